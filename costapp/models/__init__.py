@@ -1,0 +1,5 @@
+"""The control plane: what people configure. The data plane is SQL in ``costapp.storage``."""
+
+from costapp.models.project import IngestKey, Membership, Project
+
+__all__ = ["IngestKey", "Membership", "Project"]

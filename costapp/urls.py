@@ -1,0 +1,8 @@
+"""All URLs. Pages are in costapp.web."""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+]
