@@ -76,19 +76,23 @@ class Attributes:
         try:
             item = wire.KeyValue.FromString(raw)
         except wire.DecodeError:
-            return self._lost("attribute_undecodable")
+            self._lost("attribute_undecodable")
+            return None
         key: bytes = item.key
         if len(key) > self._limits.key_bytes:
-            return self._lost("keys_cut")
+            self._lost("keys_cut")
+            return None
         return key.decode("utf-8", "replace"), self.scalar(item.value)
 
     def _parse_json(self, raw: bytes) -> tuple[str, Scalar] | None:
         try:
             item = _decode_json(raw)
         except (msgspec.DecodeError, RecursionError):  # ValidationError is a DecodeError
-            return self._lost("attribute_undecodable")
+            self._lost("attribute_undecodable")
+            return None
         if len(item.key) > self._limits.key_bytes:
-            return self._lost("keys_cut")
+            self._lost("keys_cut")
+            return None
         return item.key, self.json_scalar(item.value)
 
     def _lost(self, reason: str) -> None:
@@ -106,7 +110,8 @@ class Attributes:
         if kind is None:
             return None
         if depth >= self._limits.nesting:
-            return self._lost("nesting_cut")
+            self._lost("nesting_cut")
+            return None
         if kind == "array":
             return [self.scalar(item, depth + 1) for item in value.array.values]
         return {item.key.decode("utf-8", "replace"): self.scalar(item.value, depth + 1) for item in value.kvlist.values}
@@ -141,7 +146,8 @@ class Attributes:
         if value.array is None and value.kvlist is None:
             return None
         if depth >= self._limits.nesting:
-            return self._lost("nesting_cut")
+            self._lost("nesting_cut")
+            return None
         if value.array is not None:
             return [self.json_scalar(item, depth + 1) for item in value.array.values or ()]
         return {item.key: self.json_scalar(item.value, depth + 1) for item in value.kvlist.values or ()}

@@ -1,4 +1,4 @@
-"""Settings of the collectors: one field each, read from the environment. docs/collectors.md lists them; a test checks."""
+"""Settings of the collectors, one field each, read from the environment. docs/collectors.md lists them (tested)."""
 
 import os
 from collections.abc import Mapping
@@ -104,7 +104,7 @@ class Settings:
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
-    given = {}
+    given: dict[str, Any] = {}
     for item in fields(Settings):
         text = environ.get(item.metadata["env"], "").strip()
         if text:

@@ -164,7 +164,7 @@ def decode(signal: str, body: bytes) -> Any:
         return _DECODERS[signal](_repaired(body, error))
 
 
-def _repaired(body: bytes, error: ValueError) -> bytes:
+def _repaired(body: bytes, error: Exception) -> bytes:
     """Bodies with lone surrogates, invalid UTF-8 or bare NaN are no JSON, but clients send them."""
     text = body.decode("utf-8", "replace")
     try:

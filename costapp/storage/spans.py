@@ -89,7 +89,9 @@ def decode_facts(data: bytes) -> SpanFacts:
     return _decode(data)
 
 
-def encode_row(project_id: int, trace_id: bytes, span_id: int, parent_id: int, start_ns: int, facts: SpanFacts) -> bytes:
+def encode_row(
+    project_id: int, trace_id: bytes, span_id: int, parent_id: int, start_ns: int, facts: SpanFacts
+) -> bytes:
     """One span as a binary COPY row. A start beyond 2262 is stored as the last representable instant."""
     if start_ns > _START_NS_MAX:
         start_ns = _START_NS_MAX
