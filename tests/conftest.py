@@ -23,6 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-django has read the settings before this file, so they are corrected in place.
     settings.DATABASE_URL = os.environ["DATABASE_URL"]
     settings.DATABASES["default"].update(dj_database_url.parse(settings.DATABASE_URL))
+    # Static files from their sources, whatever has been collected here; and cheap password hashes.
+    settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STATIC_ROOT = settings.STATICFILES_DIRS[0]
+    settings.WHITENOISE_USE_FINDERS = True
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def _start_server(config: pytest.Config) -> str:

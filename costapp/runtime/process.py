@@ -87,7 +87,9 @@ def _create_account(name: str) -> pwd.struct_passwd:
     try:
         subprocess.run(
             ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name],
-            check=True, capture_output=True, text=True,
+            check=True,
+            capture_output=True,
+            text=True,
         )
     except subprocess.CalledProcessError as error:
         raise StartError(
