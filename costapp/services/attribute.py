@@ -5,6 +5,7 @@ list; the shard locks make sure that the last one to write has seen all that was
 """
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -60,6 +61,28 @@ def attribute_shards(
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
+
+
+def attribute_pending(conn: psycopg.Connection, *, group: int, groups: int, budget_s: float, limit: int = 2000) -> int:
+    """Work through the marked shards of one group until they are empty or the time is up. Returns charges written.
+
+    Sets that another worker had part of are tried once more at the end, waiting for the locks in order.
+    """
+    deadline = time.monotonic() + budget_s
+    written = 0
+    while shards := [shard for shard in outbox.marked_shards(conn) if shard % groups == group]:
+        progress = 0
+        for shard in shards:
+            outcome = attribute_shards(conn, [shard], limit=limit)
+            if outcome.busy_shards:
+                outcome = attribute_shards(conn, outcome.busy_shards, limit=limit, wait=True)
+            progress += outcome.marks
+            written += outcome.charges
+            if time.monotonic() > deadline:
+                return written
+        if not progress:
+            break
+    return written
 
 
 class _Batch:

@@ -131,10 +131,18 @@ def _actors(conn: psycopg.Connection, project: DirtyProject, limit: int) -> int:
         for table, ids in ((rollups.SESSION_DAY, sessions[day]), (rollups.USER_DAY, users[day])):
             named = sorted(ids - {""})
             rollups.recompute_actors(conn, project.project_id, table=table, day=day, ids=named)
-    rollups.mark_cells(
-        conn, project.project_id, grain=Grain.ACTIVITY, cells=[day.start_at for day in sessions]
-    )
+    days = [day.start_at for day in sessions]
+    rollups.mark_cells(conn, project.project_id, grain=Grain.ACTIVITY, cells=days)
+    nobody = [day.start_at for day in users if "" in users[day]]
+    rollups.mark_cells(conn, project.project_id, grain=Grain.NOBODY, cells=nobody)
     return len(actors)
+
+
+def _nobody(conn: psycopg.Connection, project: DirtyProject, limit: int) -> int:
+    starts = rollups.claim_cells(conn, project.project_id, grain=Grain.NOBODY, limit=limit)
+    for day in _days(project, starts):
+        rollups.recompute_nobody(conn, project.project_id, day=day)
+    return len(starts)
 
 
 def _activity(conn: psycopg.Connection, project: DirtyProject, limit: int) -> int:
@@ -164,6 +172,7 @@ STEPS = (
     _Step(Grain.SUMS, limit=288, rest=3, work=_sums),
     _Step(Grain.DAY, limit=1, rest=3, work=_whole_days),
     _Step(Grain.ACTORS, limit=10_000, rest=8, work=_actors),
+    _Step(Grain.NOBODY, limit=1, rest=15, work=_nobody),
     _Step(Grain.LATENCY, limit=24, rest=15, work=_latency),
     _Step(Grain.ACTIVITY, limit=7, rest=15, work=_activity),
 )

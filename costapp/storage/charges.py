@@ -285,8 +285,7 @@ def mark_rollups(conn: psycopg.Connection, project_id: int, *, touched: Iterable
     actors: set[tuple[int, str, str]] = set()
     for start_us, _, _, session_id, user_id in touched:
         cells.add(start_us - start_us % _CELL_US)
-        if session_id or user_id:
-            actors.add((start_us - start_us % _QUARTER_US, session_id, user_id))
+        actors.add((start_us - start_us % _QUARTER_US, session_id, user_id))
     if cells:
         conn.execute(_MARK_CELLS, (project_id, [_instant(cell) for cell in sorted(cells)]))
     if actors:

@@ -34,6 +34,7 @@ class Grain(IntEnum):
     ACTIVITY = 2  #: activity_day
     DAY = 3  #: every day table of one local day, as a whole
     ACTORS = 4  #: pace only: the marks are in dirty_actor
+    NOBODY = 5  #: the row of calls without a user in user_day, which no index on users finds
 
 
 class Span(NamedTuple):
@@ -289,11 +290,11 @@ _USERS = """
                           requests, errors, unpriced, tokens, cost_nano)
     select %(start_at)s::timestamptz, project_id, user_id, feature,
            count(distinct session_id) filter (where session_id <> ''), {sums}
-    from charge where {range} and user_id <> '' {only} group by project_id, user_id, feature
+    from charge where {range} {only} group by project_id, user_id, feature
 """
 
 
-class _ActorTable(NamedTuple):
+class ActorTable(NamedTuple):
     """How one of the two per-actor day tables is rebuilt: some ids of a day, or the whole day."""
 
     delete_ids: sql.SQL
@@ -302,9 +303,9 @@ class _ActorTable(NamedTuple):
     insert_day: sql.SQL
 
 
-def _actor_table(table: str, key: str, template: str) -> _ActorTable:
-    only = f"and {key} = any(%(ids)s)"
-    return _ActorTable(
+def _actor_table(table: str, key: str, template: str) -> ActorTable:
+    only = f"and {key} = any(%(ids)s) and {key} <> ''"  # as the partial indexes of charge say it
+    return ActorTable(
         _statement("delete from {table} where {cells} {only}", table=table, cells=_CELLS, only=only),
         _statement(template, sums=_ACTOR_SUMS, range=_RANGE, only=only),
         _DELETE[table],
@@ -317,7 +318,7 @@ USER_DAY = _actor_table("user_day", "user_id", _USERS)
 
 
 def recompute_actors(
-    conn: psycopg.Connection, project_id: int, *, table: _ActorTable, day: LocalDay, ids: Sequence[str] | None = None
+    conn: psycopg.Connection, project_id: int, *, table: ActorTable, day: LocalDay, ids: Sequence[str] | None = None
 ) -> None:
     """session_day or user_day of one local day: the rows of ``ids``, or all of them."""
     parameters = _range(project_id, day)
@@ -330,6 +331,17 @@ def recompute_actors(
         conn.execute(table.insert_ids, parameters)
 
 
+_DELETE_NOBODY = _statement("delete from user_day where {cells} and user_id = ''", cells=_CELLS)
+_INSERT_NOBODY = _statement(_USERS, sums=_ACTOR_SUMS, range=_RANGE, only="and user_id = ''")
+
+
+def recompute_nobody(conn: psycopg.Connection, project_id: int, *, day: LocalDay) -> None:
+    """The rows of user_day for calls without a user, so that users add up to the day."""
+    parameters = _range(project_id, day)
+    conn.execute(_DELETE_NOBODY, parameters)
+    conn.execute(_INSERT_NOBODY, parameters)
+
+
 _ACTIVITY = _statement(
     """
     insert into activity_day (bucket_at, project_id, feature, sessions, users)
@@ -337,7 +349,7 @@ _ACTIVITY = _statement(
         select feature, count(distinct session_id) as sessions, 0 as users
         from session_day where {cells} group by feature
         union all
-        select feature, 0, count(distinct user_id) from user_day where {cells} group by feature
+        select feature, 0, count(distinct user_id) from user_day where {cells} and user_id <> '' group by feature
     ) both_counts group by feature
     """,
     cells=_CELLS,

@@ -256,8 +256,8 @@ create index latency_hour_cell on latency_hour (project_id, bucket_at);
 create table latency_day (like latency_hour);
 create index latency_day_cell on latency_day (project_id, bucket_at);
 
--- Per user and session and day of the project's time zone. Only calls that name a session (a user):
--- the rest of a day is what rollup_day holds beyond them.
+-- Per user and session and day of the project's time zone. user_day has a row for user '' (calls
+-- without one), so it sums to the day; session_day holds only calls that name a session.
 create table session_day (
     bucket_at  timestamptz not null,
     first_at   timestamptz not null,
@@ -279,7 +279,7 @@ create table user_day (
     requests   bigint not null,
     errors     bigint not null,
     unpriced   bigint not null,
-    sessions   bigint not null,
+    sessions   bigint not null,              -- distinct, without ''
     tokens     bigint not null,
     cost_nano  bigint not null,
     project_id int    not null,
