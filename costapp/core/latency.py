@@ -5,6 +5,7 @@ limits are integers and the same list goes into SQL (``width_bucket``), so both 
 duration. A quantile read from the slots is within 4.5 % of the true one.
 """
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -51,4 +52,4 @@ def _inside(slot: int, *, share: float) -> int:
     if slot == LAST_SLOT:
         return LIMITS_US[-1]
     low, high = LIMITS_US[slot - 1], LIMITS_US[slot]
-    return round(low * (high / low) ** share)
+    return round(low * math.pow(high / low, share))

@@ -180,9 +180,8 @@ def load_booked(conn: psycopg.Connection, project_id: int, *, nodes: Iterable[tu
     trace_ids = sorted({trace_id.hex() for _, trace_id in nodes})
     cursor = conn.cursor(binary=True)
     rows = cursor.execute(_BOOKED, (project_id, min(days), max(days), trace_ids))
-    return {
-        (day, trace_id, span_id): Booked._make(rest) for day, trace_id, span_id, *rest in rows if (day, trace_id) in nodes
-    }
+    keyed = (((day, trace_id, span_id), Booked._make(rest)) for day, trace_id, span_id, *rest in rows)
+    return {key: booked for key, booked in keyed if key[:2] in nodes}
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

@@ -98,7 +98,10 @@ def horizon(conn: psycopg.Connection, table: str) -> date | None:
     return row[0] if row else None
 
 
-def _with_retries(conn: psycopg.Connection, partition: Partition, action: Callable[[psycopg.Connection, Partition], None]) -> None:
+_Action = Callable[[psycopg.Connection, Partition], None]
+
+
+def _with_retries(conn: psycopg.Connection, partition: Partition, action: _Action) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with conn.transaction():

@@ -90,7 +90,7 @@ SUMS = {
 
 def _statement(template: str, **parts: str) -> sql.SQL:
     """A statement whose only variable parts are constants of this module."""
-    return sql.SQL(template.format(**parts))  # type: ignore[arg-type]
+    return sql.SQL(template.format(**parts))
 
 
 _COLUMNS = ", ".join(SUMS)

@@ -37,7 +37,9 @@ where project_id = %s and day = %s and trace_id = any(%s::uuid[]) order by trace
 """
 
 
-def load_nodes(conn: psycopg.Connection, project_id: int, *, day: date, trace_ids: Iterable[bytes]) -> dict[Node, NodeSpans]:
+def load_nodes(
+    conn: psycopg.Connection, project_id: int, *, day: date, trace_ids: Iterable[bytes]
+) -> dict[Node, NodeSpans]:
     """The stored spans of these traces on one day. Traces without spans that day are absent."""
     wanted = sorted(trace_ids)
     found: dict[Node, NodeSpans] = {}
@@ -88,7 +90,9 @@ def load_spans_after(
     """One page of the spans of an oversize trace, in the order of their ids."""
     day, trace_id = node
     rows = conn.cursor(binary=True).execute(_SPANS_AFTER, (project_id, day, trace_id.hex(), after, limit))
-    return [Span(*key, _decode(facts)) for *key, facts in rows]
+    return [
+        Span(key, span_id, parent_id, start_ns, _decode(facts)) for key, span_id, parent_id, start_ns, facts in rows
+    ]
 
 
 _BY_RESPONSE = """
@@ -132,7 +136,9 @@ from reported join span on span.response_hash = reported.response_hash and span.
 """
 
 
-def report_shared(conn: psycopg.Connection, project_id: int, *, shared: Iterable[tuple[int, date]], shards: int) -> None:
+def report_shared(
+    conn: psycopg.Connection, project_id: int, *, shared: Iterable[tuple[int, date]], shards: int
+) -> None:
     """Remember that a response id is seen in too many traces to join any."""
     ordered = sorted(shared)
     if ordered:

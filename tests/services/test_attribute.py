@@ -1,7 +1,7 @@
 """From spans to charges, on a real database."""
 
-from tests.pipeline import call, fingerprint, root, store, totals
 from costapp.services.drain import drain
+from tests.pipeline import call, root, store, totals
 
 
 def test_a_trace_becomes_one_charge_per_call(conn, project):
@@ -10,4 +10,3 @@ def test_a_trace_becomes_one_charge_per_call(conn, project):
     assert totals(conn, "count(*), sum(input_tokens), min(feature)") == (2, 2000, "search")
     assert totals(conn, "sum(requests), sum(input_tokens)", "rollup_5m") == (2, 2000)
     assert totals(conn, "sum(requests), sum(input_tokens)", "rollup_day") == (2, 2000)
-    print(fingerprint(conn))
