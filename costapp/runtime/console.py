@@ -38,7 +38,7 @@ class Console:
 
     def box(self, lines: list[str]) -> None:
         edge = self.rule * 78
-        self.say("\n".join(["", edge, *(f"  {line}" for line in lines), edge, ""]))
+        self.say("\n".join(["", edge, *(f"  {line}".rstrip() for line in lines), edge, ""]))
 
     def error(self, text: str) -> None:
         sys.stderr.write(f"costapp: {text}\n")
@@ -52,7 +52,7 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path.open("ab", buffering=0, opener=_private)
+        self.file = open(path, "ab", buffering=0, opener=_private)
 
     def write(self, data: bytes) -> None:
         try:
@@ -65,7 +65,7 @@ class LogFile:
     def _turn(self) -> None:
         self.file.close()
         self.path.replace(self.path.with_name(self.path.name + ".1"))
-        self.file = self.path.open("ab", buffering=0, opener=_private)
+        self.file = open(self.path, "ab", buffering=0, opener=_private)
 
 
 def _private(path: str, flags: int) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 import urllib.error
@@ -22,6 +23,8 @@ from costapp.runtime.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 MANAGE = CHECKOUT / "manage.py"
+# Celery's warning for a worker started by root says nothing that the person who typed `make run` did not choose.
+QUIET_ABOUT_ROOT = "ignore:You're running the worker with superuser privileges"
 FIRST_SIGN_IN = "first-sign-in.json"
 
 
@@ -155,7 +158,7 @@ def programs(home: Path, chosen: argparse.Namespace) -> Iterator[Program]:
         "worker",
         [*celery, "worker", "-l", "WARNING", "-c", env.text("COSTAPP_WORKERS", "2"), "--without-gossip",
          "--without-mingle", "-n", "worker@%h"],
-        death_signal=9, stop_limit_s=20,
+        death_signal=signal.SIGKILL, stop_limit_s=20, environment={"PYTHONWARNINGS": QUIET_ABOUT_ROOT},
     )  # fmt: skip
     yield Program("beat", [*celery, "beat", "-l", "WARNING", "-s", home / "beat-schedule", "--pidfile="])
     if chosen.demo:
@@ -166,7 +169,7 @@ def web_command(chosen: argparse.Namespace) -> list[str]:
     return [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", chosen.bind, "--port", str(chosen.port),
         "--workers", "1", "--blocking-threads", env.text("COSTAPP_WEB_THREADS", "4"), "--respawn-failed-workers",
-        "--no-access-log", "--log-level", "warning", "--process-name", "costapp-web", "costapp.wsgi:application",
+        "--no-access-log", "--log-level", "warning", "costapp.wsgi:application",
     ]  # fmt: skip
 
 

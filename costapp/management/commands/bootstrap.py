@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ class Command(BaseCommand):
             call_command("migrate", verbosity=0, interactive=False)
             call_command("partitions", verbosity=0)
             if not RateSet.objects.exists():
-                self.stdout.write("    Importing the price catalogue ...")
-                call_command("import_prices", verbosity=0)
+                self.import_prices()
             if settings.STATIC_ROOT:
                 collect_if_changed(settings.STATIC_ROOT)
             first = create_first_project(password=env.text("COSTAPP_ADMIN_PASSWORD"))
@@ -45,6 +45,11 @@ class Command(BaseCommand):
                 self.hand_over(first, credentials)
             if demo:
                 call_command("seed_demo", if_empty=True)
+
+    def import_prices(self) -> None:
+        told = StringIO()
+        call_command("import_prices", stdout=told)
+        self.stdout.write("    " + told.getvalue().partition("\n")[0])
 
     def hand_over(self, first: FirstSignIn, path: Path | None) -> None:
         if path:
