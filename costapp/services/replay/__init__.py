@@ -57,7 +57,8 @@ def replay(
     """
     secret = None if keep_ids else secrets.token_bytes(16)
     sent = [_Sent(recording, *reversed(rewrite(recording, secret)), remarks=[]) for recording in recordings]
-    for one, number in schedule([(one, number) for one in sent for number in range(len(one.bodies))], order):
+    parts = [(recorded, number) for recorded in sent for number in range(len(recorded.bodies))]
+    for one, number in schedule(parts, order):
         _note(one, number, sender.send(one.recording.bodies[number], one.bodies[number]))
     traces = _settled_traces(conn, sent, project_id, wait_s)
     return _report(conn, sent, traces, project_id)
@@ -94,8 +95,8 @@ def _settled_traces(
             return traces
         if time.monotonic() >= deadline:
             raise NotUnderstoodInTime(
-                f"{left} traces were stored but are not attributed after {wait_s:g} s. Is a worker running (`make run`)?"
-                " Wait longer with --wait."
+                f"{left} traces were stored but are not attributed after {wait_s:g} s. Is a worker running"
+                " (`make run`)? Wait longer with --wait."
             )
         time.sleep(POLL_S)
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -96,9 +97,11 @@ class Identities:
         return old[:start] + "".join(map(_other_letter, old[start:], stream))
 
 
+_ALPHABETS = ("0123456789", "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
 def _other_letter(old: str, noise: int) -> str:
-    alphabet = next((letters for letters in ("0123456789", "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-                     if old in letters), old)  # fmt: skip
+    alphabet = next((letters for letters in _ALPHABETS if old in letters), old)
     return alphabet[noise % len(alphabet)]
 
 
@@ -150,10 +153,8 @@ def response_ids(key: str, value: str) -> frozenset[str]:
     if key in _RESPONSE_ID_KEYS or key.endswith(".response_id"):
         found.add(value)
     if value[:1] in "{[" and '"id"' in value:
-        try:
+        with suppress(ValueError, RecursionError):
             found.update(_ids_in(json.loads(value)))
-        except (ValueError, RecursionError):
-            pass
     return frozenset(found)
 
 
@@ -203,10 +204,9 @@ def _renew_json(node: Any, identities: Identities) -> Any:
         field: _hex_id(child, field, identities) if field in JSON_IDS else _renew_json(child, identities)
         for field, child in node.items()
     }
-    if ("observedTimeUnixNano" in node or "severityNumber" in node or "timeUnixNano" in node) and "body" in node:
-        if not _has_id(node.get("traceId")):
-            for field in ("timeUnixNano", "observedTimeUnixNano"):
-                new.update(_shifted(node, field, identities))
+    for record, old in zip(new.get("logRecords") or (), node.get("logRecords") or (), strict=True):
+        if isinstance(old, dict) and not _has_id(old.get("traceId")):
+            record.update(_shifted(old, identities))
     return new
 
 
@@ -214,9 +214,14 @@ def _has_id(text: Any) -> bool:
     return isinstance(text, str) and text.strip("0") != ""
 
 
-def _shifted(node: dict[str, Any], field: str, identities: Identities) -> dict[str, Any]:
-    old = node.get(field)
-    return {field: type(old)(identities.event_time(_int(old)))} if isinstance(old, (int, str)) else {}
+def _shifted(record: dict[str, Any], identities: Identities) -> dict[str, Any]:
+    """The times of a log record, moved."""
+    times = {field: record.get(field) for field in ("timeUnixNano", "observedTimeUnixNano")}
+    return {
+        field: type(old)(identities.event_time(_int(old)))
+        for field, old in times.items()
+        if isinstance(old, (int, str))
+    }
 
 
 def _int(value: Any) -> int:

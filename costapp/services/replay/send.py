@@ -89,7 +89,7 @@ class HttpSender:
             raise
         except OSError as error:
             raise SendError(
-                f"No collector answers at {self._url} ({error}). Start one with `make run`, or name another with --http."
+                f"No collector answers at {self._url} ({error}). Start one with `make run` or name another with --http."
             ) from error
 
     def _outcome(self, status: int, body: Body, answer: bytes) -> Outcome:

@@ -16,8 +16,9 @@ SECOND_NS = 1_000_000_000
 SEED = "larkfield-1"
 # Recorded hour 0 is some hour of some weekday; the invented shop's load on top of it, by local hour.
 _HOUR_LOAD = (
-    0.25, 0.15, 0.1, 0.1, 0.12, 0.25, 0.5, 0.9, 1.3, 1.6, 1.7, 1.6, 1.4, 1.5, 1.6, 1.6, 1.5, 1.4, 1.4, 1.5, 1.4, 1.1, 0.7, 0.45,
-)  # fmt: skip
+    *(0.25, 0.15, 0.1, 0.1, 0.12, 0.25, 0.5, 0.9, 1.3, 1.6, 1.7, 1.6),
+    *(1.4, 1.5, 1.6, 1.6, 1.5, 1.4, 1.4, 1.5, 1.4, 1.1, 0.7, 0.45),
+)
 _UTC_OFFSET_HOURS = 1
 
 
@@ -42,7 +43,7 @@ def _feature_day(feature: Feature, day: date, days_ago: int, scale: float, rng: 
         at = midnight + timedelta(hours=hour)
         for _ in range(_poisson(rng, feature.sessions_per_day * scale * hour_load(feature, at, days_ago) / 24)):
             start_ns = int((at.timestamp() + rng.random() * 3600) * SECOND_NS)
-            yield from _session(feature, start_ns, days_ago, rng)
+            yield from session_spans(feature, start_ns, days_ago, rng)
 
 
 def hour_load(feature: Feature, at: datetime, days_ago: int) -> float:
@@ -55,7 +56,8 @@ def hour_load(feature: Feature, at: datetime, days_ago: int) -> float:
     return math.sqrt(burst) * shop * weekend * growth
 
 
-def _session(feature: Feature, start_ns: int, days_ago: int, rng: Random) -> Iterator[list[Span]]:
+def session_spans(feature: Feature, start_ns: int, days_ago: int, rng: Random) -> Iterator[list[Span]]:
+    """The traces of one session, one per turn, from ``start_ns`` on."""
     visit = Visit(
         feature=feature,
         days_ago=days_ago,
