@@ -46,9 +46,10 @@ _IN_OUTPUT: Mapping[str, tuple[str, ...]] = {
 _BUCKETS: Mapping[str, tuple[str, ...]] = {
     "input": ("input", "input_text"),
     "output": ("output", "output_text"),
-    "cache_read": ("input_cached_tokens", "input_cache_read", "cache_read_input_tokens", "input_cached", "cached_input"),
-    "cache_write": ("input_cache_creation", "cache_creation_input_tokens", "input_cache_write", "input_cache_creation_5m",
-                    "input_cache_creation_1h"),
+    "cache_read": ("input_cached_tokens", "input_cache_read", "cache_read_input_tokens", "input_cached",
+                   "cached_input"),
+    "cache_write": ("input_cache_creation", "cache_creation_input_tokens", "input_cache_write",
+                    "input_cache_creation_5m", "input_cache_creation_1h"),
     "cache_write_1h": ("input_cache_creation_1h",),
     "reasoning": ("output_reasoning", "output_reasoning_tokens", "reasoning_tokens"),
     "audio_in": ("input_audio", "input_audio_tokens"),

@@ -13,7 +13,7 @@ OTHER = "error"
 CLASSES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE))
     for name, pattern in (
-        ("quota", r"^quota\b|insufficient.?quota|quota.?exceeded|exceeded your current quota|billing|\b402\b|payment.?required"),
+        ("quota", r"^quota\b|(insufficient|current).?quota|quota.?exceeded|billing|\b402\b|payment.?required"),
         ("rate_limit", r"rate.?limit|throttl|too.?many.?requests|resource.?exhausted|\b429\b"),
         ("overloaded", r"overloaded|\b529\b|service.?unavailable|\b503\b|model.?not.?ready"),
         ("timeout", r"time.?out|deadline.?exceeded|\b408\b|\b504\b"),
@@ -23,7 +23,7 @@ CLASSES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("authentication", r"authenticat|unauthori[sz]ed|invalid.?api.?key|\b401\b"),
         ("permission", r"permission|forbidden|access.?denied|\b403\b"),
         ("not_found", r"not.?found|\b404\b"),
-        ("invalid_request", r"bad.?request|invalid.?(request|argument)|validation|unprocessable|\b400\b|\b422\b|\b413\b"),
+        ("invalid_request", r"bad.?request|invalid.?(request|argument)|validation|unprocessable|\b4(00|13|22)\b"),
         ("connection", r"connection|connect.?error|network|socket|dns|ssl|remote.?protocol|stream.?reset"),
         ("server_error", r"internal.?(server)?.?error|server.?error|\b50[0-2]\b|api.?error|service.?error"),
     )

@@ -50,7 +50,7 @@ VENDORS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), vendor)
     for pattern, vendor in (
         (r"^([a-z]{2,6}\.)?(anthropic|amazon|meta|mistral|cohere|deepseek|ai21)\.", "aws"),
-        (r"^(ft:)?(gpt-|chatgpt|o[1345](-|$)|text-embedding-(3|ada)|dall-e|whisper|tts-1|davinci|babbage|codex-)", "openai"),
+        (r"^(ft:)?(gpt-|chatgpt|o[1345](-|$)|text-embedding-(3|ada)|dall-e|whisper|tts-1|davinci|codex-)", "openai"),
         (r"^claude", "anthropic"),
         (r"^(models/)?(gemini|gemma|imagen|veo-|text-embedding-00|embedding-001|learnlm)", "google"),
         (r"^(mistral|mixtral|codestral|ministral|pixtral|magistral|devstral)", "mistral"),

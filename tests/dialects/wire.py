@@ -17,7 +17,9 @@ from costapp.core.values import Span
 
 CAPTURES = Path(__file__).resolve().parents[1] / "data" / "captures"
 MANIFEST: dict[str, Any] = json.loads((CAPTURES / "manifest.json").read_text())
-_REQUESTS = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest}
+_REQUESTS = {
+    "traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest,
+}  # fmt: skip
 
 
 def captures() -> list[dict[str, Any]]:
