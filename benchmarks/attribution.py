@@ -102,7 +102,7 @@ def generate(count: int, *, seed: int) -> Iterator[list["Span"]]:  # noqa: F821
     """Traces of 8 spans over the last hour: a request, an agent, two or three model calls, tools and queries."""
     from costapp.core.values import Role, Span, SpanFacts
 
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     begin_ns = int((datetime.now(UTC) - timedelta(hours=1)).timestamp()) * SECOND_NS
     for number in range(count):
         trace_id, start_ns = rng.randbytes(16), begin_ns + number * 3600 * SECOND_NS // count
@@ -116,14 +116,16 @@ def generate(count: int, *, seed: int) -> Iterator[list["Span"]]:  # noqa: F821
         for step in range(calls):
             provider, model = rng.choice(MODELS)
             facts.append(SpanFacts(
-                name=f"chat {model}", service="api", kind=3, duration_us=rng.randrange(200_000, 5_000_000), role=Role.CALL,
+                name=f"chat {model}", service="api", kind=3, duration_us=rng.randrange(200_000, 5_000_000),
+                role=Role.CALL,
                 scope="opentelemetry.instrumentation.openai_v2", operation="chat", provider_raw=provider,
-                model_requested=model, model_responded=model, response_id=f"chatcmpl-{rng.getrandbits(96):024x}",
+                model_requested=model, model_responded=model,
+                response_id=f"chatcmpl-{rng.getrandbits(96):024x}",
                 input=rng.randrange(200, 8000), output=rng.randrange(20, 900), cache_read=128 * (step % 2),
                 finish_reason="stop", host="api.example.com", environment="production",
             ))  # fmt: skip
         names = ("GET vector-store", "SELECT documents", "rerank", "tool.search")
-        facts += [SpanFacts(name=names[i % 4], service="api", kind=3, duration_us=20_000) for i in range(8 - len(facts))]
+        facts += [SpanFacts(name=name, service="api", kind=3, duration_us=20_000) for name in names[: 8 - len(facts)]]
         ids = [rng.getrandbits(63) for _ in facts]
         yield [
             Span(trace_id, ids[i], 0 if i == 0 else ids[min(i - 1, 1)], start_ns + i * SECOND_NS // 10, fact)

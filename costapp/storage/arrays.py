@@ -25,9 +25,8 @@ def uuids(ids: Sequence[bytes]) -> UuidArray:
 
 
 def bigints(values: Sequence[int]) -> BigintArray:
-    return BigintArray(
-        _HEADER.pack(1, 0, _BIGINT, len(values), 1) + pack("!" + "iq" * len(values), *[x for v in values for x in (8, v)])
-    )
+    items = [part for value in values for part in (8, value)]
+    return BigintArray(_HEADER.pack(1, 0, _BIGINT, len(values), 1) + pack("!" + "iq" * len(values), *items))
 
 
 class _ArrayDumper(Dumper):

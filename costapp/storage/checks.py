@@ -178,10 +178,10 @@ CHECKS = (
 def run(conn: psycopg.Connection, check: Check) -> Result:
     """Count what breaks one invariant and fetch the first differences. Part of the caller's snapshot."""
     statement = (
-        f"select f1, f2, f3, f4, count(*) over () from ({check.query}) as differing (f1, f2, f3, f4)"  # noqa: S608
+        f"select f1, f2, f3, f4, count(*) over () from ({check.query}) as differing (f1, f2, f3, f4)"
         f" order by f1, f2 limit {SHOWN}"
     )
-    rows = conn.execute(statement).fetchall()  # type: ignore[call-overload]
+    rows = conn.execute(statement).fetchall()
     total = rows[0][4] if rows else 0
     shown = [Difference(row[0], str(row[1]), str(row[2] or "none"), str(row[3] or "none")) for row in rows]
     return Result(check, total, shown)
