@@ -150,6 +150,12 @@ else:
         "socket_keepalive": True,
     }
 
+# --- how long data is kept (the job is costapp.services.retention)
+
+KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)
+KEEP_CONTENT_DAYS = env.number("COSTAPP_KEEP_CONTENT_DAYS", 7, least=1)
+KEEP_CHARGES_DAYS = env.number("COSTAPP_KEEP_CHARGES_DAYS", 400, least=31)
+
 # --- log: one line per event on standard output
 
 LOG_LEVEL = env.text("COSTAPP_LOG_LEVEL", "INFO").upper()

@@ -14,7 +14,7 @@ import psycopg
 from django.contrib.auth import get_user_model
 
 from costapp.models import Membership, Project
-from costapp.services import drain
+from costapp.services.drain import drain
 from costapp.services.seed_demo import company
 from costapp.services.seed_demo.generate import day_spans
 from costapp.storage import demo as stored
@@ -72,7 +72,7 @@ def seed_demo(
     missing = _missing_days(conn, project.pk, today, days)
     traces = spans = 0
     for number, day in enumerate(missing, start=1):
-        ensure_partitions(conn, day, day)
+        ensure_partitions(conn, [day])
         day_traces = list(day_spans(day, anchor=anchor, until=now, scale=scale))
         spans += insert_spans(conn, project.pk, chain.from_iterable(day_traces))
         traces += len(day_traces)
