@@ -89,7 +89,7 @@ def test_what_a_killed_program_left_behind_is_ended_before_it_is_started_again(s
 def test_a_program_that_dies_before_it_is_ready_stops_the_start_with_its_last_words(supervisor):
     program = Program("web", [sys.executable, "-c", "raise SystemExit('no such table')"], is_ready=lambda: False)
     supervisor.start_program(program)
-    with pytest.raises(StartError, match="web did not start. Its last words: no such table"):
+    with pytest.raises(StartError, match=r"web did not start\. Its last words: no such table"):
         supervisor.wait_program(program)
 
 
