@@ -1,6 +1,7 @@
 """The design's rules that a machine can check: layers, tenancy in every key, integer money, sizes."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,12 +165,22 @@ def test_project_id_leads_every_key_and_index_of_the_data_plane():
             join pg_class c on c.oid = x.indrelid
             join pg_class i on i.oid = x.indexrelid
             where c.relnamespace = current_schema()::regnamespace and not c.relispartition
+              and exists (select from pg_attribute where attrelid = c.oid and attname = 'project_id')
             """
         )
         rows = cursor.fetchall()
     data_plane = [(index, column) for table, index, column in rows if f"create table {table} " in SCHEMA]
     assert len(data_plane) > 10
     assert [index for index, column in data_plane if column != "project_id" and index not in NOT_BY_PROJECT] == []
+
+
+@pytest.mark.django_db
+def test_only_tables_about_the_whole_instance_have_no_project():
+    tables = re.findall(r"^create table (\w+) \($", SCHEMA, re.MULTILINE)
+    with connection.cursor() as cursor:
+        cursor.execute("select table_name from information_schema.columns where column_name = 'project_id'")
+        with_project = {table for (table,) in cursor.fetchall()}
+    assert set(tables) - with_project == {"retention_horizon"}
 
 
 @pytest.mark.django_db

@@ -116,6 +116,7 @@ def start_servers(supervisor: Supervisor, home: Path) -> None:
         postgres = Postgres(home / "postgres")
         supervisor.start_server(postgres)
         environment["DATABASE_URL"] = postgres.url()
+        environment.setdefault("COSTAPP_DISK_PATH", str(home))
         console.step(f"PostgreSQL {postgres.binaries.version}")
     if url := env.given("CELERY_BROKER_URL"):
         environment["CELERY_BROKER_URL"] = url
