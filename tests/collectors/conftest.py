@@ -50,7 +50,7 @@ class Collector:
 
     def __init__(self, database_url: str, **environment: str) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
-        self._environment = os.environ | LIMITS | environment | {
+        self.environment = os.environ | LIMITS | environment | {
             "DATABASE_URL": database_url,
             "COSTAPP_OTLP_HTTP_PORT": str(self.http_port),
             "COSTAPP_OTLP_GRPC_PORT": str(self.grpc_port),
@@ -59,7 +59,7 @@ class Collector:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "collectors"], env=self._environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "collectors"], env=self.environment, stderr=subprocess.PIPE, text=True
         )
         deadline = time.monotonic() + 20
         while not (self._open(self.http_port) and self._open(self.grpc_port)):

@@ -1,8 +1,10 @@
 """The contract of OTLP/HTTP: who gets which answer, and what is stored."""
 
+import base64
 import gzip
 import json
 import socket
+import time
 import zlib
 
 import pytest
@@ -13,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from benchmarks import traces as generated
 from collectors import wire
 from costapp.models import IngestKey
 from costapp.storage.spans import decode_facts
@@ -38,27 +41,28 @@ def status_of(answer):
 
 
 REFUSALS = {
-    "broken body": (dict(body=b"\x0a\xff\xff"), 400, 3),
-    "JSON that is no OTLP": (dict(body=b"[]"), 400, 3),
-    "empty key": (dict(x_api_key=""), 401, 16),
-    "wrong key": (dict(x_api_key="ca_ing_wrong"), 401, 16),
-    "overlong key": (dict(x_api_key="k" * 5000), 401, 16),
-    "unknown path": (dict(path="/v1/nothing"), 404, 5),
-    "other content type": (dict(content_type="text/plain"), 415, 3),
-    "other encoding": (dict(content_encoding="br"), 415, 3),
-    "damaged gzip": (dict(content_encoding="gzip"), 400, 3),
-    "damaged zstd": (dict(content_encoding="zstd"), 400, 3),
-    "damaged deflate": (dict(content_encoding="deflate"), 400, 3),
-    "too large": (dict(body=b" " * (1024 * 1024 + 1)), 413, 8),
-    "gzip bomb": (dict(body=gzip.compress(bytes(BOMB_BYTES)), content_encoding="gzip"), 413, 8),
-    "deflate bomb": (dict(body=zlib.compress(bytes(BOMB_BYTES)), content_encoding="deflate"), 413, 8),
-    "zstd bomb": (dict(body=zstandard.compress(bytes(BOMB_BYTES)), content_encoding="zstd"), 413, 8),
+    "broken body": ({"body": b"\x0a\xff\xff"}, 400, 3),
+    "JSON that is no OTLP": ({"body": b"[]"}, 400, 3),
+    "empty key": ({"x_api_key": ""}, 401, 16),
+    "wrong key": ({"x_api_key": "ca_ing_wrong"}, 401, 16),
+    "overlong key": ({"x_api_key": "k" * 5000}, 401, 16),
+    "unknown path": ({"path": "/v1/nothing"}, 404, 5),
+    "other content type": ({"content_type": "text/plain"}, 415, 3),
+    "other encoding": ({"content_encoding": "br"}, 415, 3),
+    "damaged gzip": ({"content_encoding": "gzip"}, 400, 3),
+    "damaged zstd": ({"content_encoding": "zstd"}, 400, 3),
+    "damaged deflate": ({"content_encoding": "deflate"}, 400, 3),
+    "too large": ({"body": b" " * (1024 * 1024 + 1)}, 413, 8),
+    "gzip bomb": ({"body": gzip.compress(bytes(BOMB_BYTES)), "content_encoding": "gzip"}, 413, 8),
+    "deflate bomb": ({"body": zlib.compress(bytes(BOMB_BYTES)), "content_encoding": "deflate"}, 413, 8),
+    "zstd bomb": ({"body": zstandard.compress(bytes(BOMB_BYTES)), "content_encoding": "zstd"}, 413, 8),
     "zstd bomb of unknown size": (
-        dict(body=zstandard.ZstdCompressor(write_content_size=False).compress(bytes(BOMB_BYTES)), content_encoding="zstd"),
+        {"body": zstandard.ZstdCompressor(write_content_size=False).compress(bytes(BOMB_BYTES)),
+         "content_encoding": "zstd"},
         413, 8,
     ),
-    "truncated gzip": (dict(body=gzip.compress(b'{"resourceSpans":[]}')[:-9], content_encoding="gzip"), 400, 3),
-    "truncated zstd": (dict(body=zstandard.compress(b"x" * 4000)[:-4], content_encoding="zstd"), 400, 3),
+    "truncated gzip": ({"body": gzip.compress(b'{"resourceSpans":[]}')[:-9], "content_encoding": "gzip"}, 400, 3),
+    "truncated zstd": ({"body": zstandard.compress(b"x" * 4000)[:-4], "content_encoding": "zstd"}, 400, 3),
 }  # fmt: skip
 
 
@@ -219,7 +223,7 @@ def test_spans_over_the_limit_are_rejected_and_counted(collector, key, conn):
 
 
 def test_every_way_to_send_a_key_works(collector, key):
-    basic = __import__("base64").b64encode(f"pk-lf-x:{key}".encode()).decode()
+    basic = base64.b64encode(f"pk-lf-x:{key}".encode()).decode()
     for headers in ({"x-api-key": key}, {"Authorization": f"Bearer {key}"}, {"authorization": f"bearer  {key}"},
                     {"authorization": f"Basic {basic}"}):  # fmt: skip
         answer = collector.request("POST", "/v1/traces", b"{}", {"content-type": "application/json"} | headers)
@@ -240,7 +244,7 @@ def test_revoking_a_key_works_within_seconds(collector, key):
     for _ in range(100):
         if collector.post(key, {}).status == 403:
             return
-        __import__("time").sleep(0.05)
+        time.sleep(0.05)
     pytest.fail("the revoked key still works after 5 s")
 
 
@@ -259,8 +263,6 @@ def test_health_readiness_and_metrics_need_no_key(collector):
 
 
 def test_both_encodings_of_the_same_spans_are_stored_as_the_same_rows(collector, key, conn):
-    from benchmarks import traces as generated
-
     request = next(generated.requests(spans=64, seed=5))
     assert collector.post(key, request.SerializeToString(), content_type=PROTOBUF).status == 200
     assert stored_count(conn) == 64
@@ -271,7 +273,8 @@ def test_both_encodings_of_the_same_spans_are_stored_as_the_same_rows(collector,
 
 
 def test_the_facts_of_a_span_are_those_that_were_sent(collector, key, conn, project):
-    span = json_span(7, parentSpanId="00000000000000FF", status={"code": 2}, kind="SPAN_KIND_CLIENT", unknown={"a": [1]})
+    fields = {"parentSpanId": "00000000000000FF", "status": {"code": 2}, "kind": "SPAN_KIND_CLIENT", "unknown": [1]}
+    span = json_span(7, **fields)
     assert collector.post(key, traces(span)).status == 200
     project_id, parent_id, facts = conn.execute("select project_id, parent_id, facts from span").fetchone()
     stored = decode_facts(facts)
