@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0003_prices'),
+        ('costapp', '0004_ledger_check'),
     ]
 
     operations = [
