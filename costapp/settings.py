@@ -1,28 +1,42 @@
-"""Every setting, read from the environment by typed helpers. docs/settings.md lists them; a test checks."""
+"""Every setting of the Django processes. docs/settings.md lists the environment variables; a test checks."""
 
-import os
 from pathlib import Path
 
 import dj_database_url
 
+from costapp import env
+
 BASE_DIR = Path(__file__).resolve().parent.parent
+HOME = env.default_home()
 
+# --- identity and secrets
 
-def env(name: str, default: str = "") -> str:
-    return os.environ.get(name, default)
+DEBUG = env.flag("COSTAPP_DEBUG")
+# Empty means: commands that need no secret work, the web process refuses to start (costapp.wsgi).
+SECRET_KEY = env.text("COSTAPP_SECRET_KEY")
+SECRET_KEY_FALLBACKS = env.names("COSTAPP_SECRET_KEY_FALLBACKS")
+# Encrypts stored secrets that must be replayed, such as webhook addresses; the first encrypts, all decrypt.
+FIELD_KEYS = env.names("COSTAPP_FIELD_KEYS")
 
+# --- who may talk to us, and how
 
-def env_bool(name: str, default: bool = False) -> bool:
-    return env(name, str(default)).strip().lower() in {"1", "true", "yes", "on"}
+ALLOWED_HOSTS = env.names("COSTAPP_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.names("COSTAPP_CSRF_TRUSTED_ORIGINS")
+# Off by default because http://localhost must be able to sign in.
+HTTPS = env.flag("COSTAPP_HTTPS")
+if HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = env.number("COSTAPP_HSTS_SECONDS", 365 * 24 * 3600)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+# Names of our own: cookies of localhost are shared by all its ports. "__Host-" binds them to this host.
+SESSION_COOKIE_NAME = "__Host-costapp-session" if HTTPS else "costapp-session"
+CSRF_COOKIE_NAME = "__Host-costapp-csrf" if HTTPS else "costapp-csrf"
+X_FRAME_OPTIONS = "DENY"
 
-
-def env_int(name: str, default: int) -> int:
-    return int(env(name, str(default)))
-
-
-DEBUG = env_bool("COSTAPP_DEBUG")
-SECRET_KEY = env("COSTAPP_SECRET_KEY", "insecure-only-for-tests")
-ALLOWED_HOSTS = [host for host in env("COSTAPP_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",") if host]
+# --- application
 
 INSTALLED_APPS = [
     "costapp.apps.CostappConfig",
@@ -36,6 +50,7 @@ INSTALLED_APPS = [
     "django_htmx",
 ]
 MIDDLEWARE = [
+    "costapp.web.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -45,6 +60,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "costapp.web.outage.DatabaseOutageMiddleware",
 ]
 ROOT_URLCONF = "costapp.urls"
 WSGI_APPLICATION = "costapp.wsgi.application"
@@ -62,18 +78,92 @@ TEMPLATES = [
         },
     },
 ]
-
-DATABASE_URL = env("DATABASE_URL", "postgresql:///costapp")
-DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "home"
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
-STATIC_URL = "/static/"
-STATIC_ROOT = Path(env("COSTAPP_STATIC_ROOT", str(BASE_DIR / "static")))
-STATICFILES_DIRS = [BASE_DIR / "costapp" / "web" / "static"]
 
-CELERY_BROKER_URL = env("CELERY_BROKER_URL", "redis://localhost:6379/0")
-LOGIN_URL = "sign-in"
-LOGIN_REDIRECT_URL = "home"
+# --- database
+
+DATABASE_URL = env.text("DATABASE_URL", "postgresql:///costapp")
+DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)}
+_options = DATABASES["default"].setdefault("OPTIONS", {})
+_options.setdefault("connect_timeout", 5)
+_options["options"] = " ".join(
+    [
+        _options.get("options", ""),
+        f"-c statement_timeout={env.number('COSTAPP_STATEMENT_TIMEOUT_S', 600)}s",
+        "-c idle_in_transaction_session_timeout=60s",
+    ]
+).strip()
+# The web process shares a few connections between its threads; everything else keeps one.
+if _pool_size := env.number("COSTAPP_DB_POOL_SIZE", 0):
+    # A pool that gives up soon asks the database anew at the next page, so pages are back as soon as it is.
+    _options["pool"] = {"min_size": 1, "max_size": _pool_size, "timeout": 5, "reconnect_timeout": 3, "max_idle": 60}
+else:
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- static files
+
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.text("COSTAPP_STATIC_ROOT", str(BASE_DIR / "static")))
+STATICFILES_DIRS = [BASE_DIR / "costapp" / "web" / "static"]
+# Collected files have their hash in the name and are cached for ever; a checkout serves the sources themselves.
+_collected = (STATIC_ROOT / "staticfiles.json").exists()
+WHITENOISE_USE_FINDERS = not _collected
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if _collected
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+# --- background jobs (the schedule is in costapp.celery)
+
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "redis://localhost:6379/0")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_IGNORE_RESULT = True  # the result of a task is in the database
+CELERY_TASK_TIME_LIMIT = 840
+if CELERY_BROKER_URL.startswith("amqp"):
+    CELERY_TASK_DEFAULT_QUEUE_TYPE = "quorum"
+else:
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "visibility_timeout": 900,  # above the time limit, else a long task runs twice
+        # Without these two a killed worker's task comes back only every 100 s (kombu 5.7).
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    }
+
+# --- log: one line per event on standard output
+
+LOG_LEVEL = env.text("COSTAPP_LOG_LEVEL", "INFO").upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        "costapp": {"level": LOG_LEVEL},
+        "collectors": {"level": LOG_LEVEL},
+        "django": {"handlers": [], "level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "celery": {"level": "WARNING"},
+    },
+}

@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
                 ('store_content', models.BooleanField(default=False, help_text='Store prompt and completion text. Off by default: only sizes and a keyed hash are kept.')),
                 ('attribute_names', models.JSONField(blank=True, default=dict, help_text='Own attribute names per dimension, tried before the built-in ones, for example {"feature": ["acme.feature"], "user": ["acme.uid"]}.')),
                 ('reported_cost_counts', models.BooleanField(default=False, help_text='Let the cost that the client reports count instead of ours, where both are known.')),
+                ('is_demo', models.BooleanField(default=False, editable=False, help_text='Holds made-up data (seed_demo). Pages say so; real data is kept out.')),
                 ('hash_secret', models.BinaryField(default=costapp.models.project.new_hash_secret)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],

