@@ -172,6 +172,52 @@ def line_over_time(values: list[float | None], texts: list[str], axis: TimeAxis,
     return {"data": [trace], "layout": layout}
 
 
+def cumulative(timeline: list[Any], zone: ZoneInfo) -> dict[str, Any]:
+    """Cost of a session so far, call by call; each point leads to its call."""
+    hover = [
+        f"<b>{call.row.start_at.astimezone(zone).strftime('%-d %b, %H:%M:%S')}</b><br>{label(call.row.model or 'model not stated')}"
+        f"<br>this call {fmt.usd(call.row.cost_nano, 'unpriced')}<br>so far ${fmt.exact_usd(call.cumulative_nano)}"
+        for call in timeline
+    ]
+    trace = {
+        "type": "scatter", "mode": "lines+markers", "line": {"shape": "hv", "width": 2, "color": "--accent"},
+        "marker": {"size": 7, "color": ["--bad" if call.row.error else "--accent" for call in timeline]},
+        "x": list(range(1, len(timeline) + 1)), "y": [dollars(call.cumulative_nano) for call in timeline],
+        "hovertext": hover, "hoverinfo": "text", "meta": {"links": [[call.trace, call.span] for call in timeline]},
+    }  # fmt: skip
+    return {
+        "data": [trace],
+        "layout": {
+            "xaxis": {"title": {"text": "call"}, "fixedrange": True, "showgrid": False, "zeroline": False, "tickformat": "d", "nticks": 8},
+            "yaxis": {"rangemode": "tozero", "fixedrange": True, "tickprefix": "$", "tickformat": "~s", "nticks": 5, "automargin": True},
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest", "showlegend": False, "dragmode": False,
+        },
+    }  # fmt: skip
+
+
+class Counted(NamedTuple):
+    """One kind of a count per bucket."""
+
+    name: str
+    colour: str
+    values: list[int]
+
+
+def counts_over_time(kinds: list[Counted], axis: TimeAxis) -> dict[str, Any]:
+    """Stacked counts; a bucket without any is 0."""
+    when = axis.names()
+    traces = [
+        {
+            "type": "bar", "name": kind.name, "x": list(range(len(when))), "y": kind.values, "marker": {"color": kind.colour, "line": {"width": 0}},
+            "hovertext": [f"<b>{kind.name}</b><br>{moment}<br>{fmt.count(value)}" for moment, value in zip(when, kind.values, strict=True)],
+            "hoverinfo": "text", "meta": {"value": None},
+        }
+        for kind in kinds
+    ]  # fmt: skip
+    _within_limit(traces)
+    return {"data": traces, "layout": base_layout(axis, barmode="stack", bargap=0.18)}
+
+
 def _within_limit(traces: list[dict[str, Any]]) -> None:
     assert sum(len(trace["x"]) for trace in traces) <= MAX_POINTS, "ranges and top N keep charts below the limit"
 

@@ -24,6 +24,10 @@ class Session(NamedTuple):
     tokens: int
     cost_nano: int
 
+    @property
+    def known_cost_nano(self) -> int | None:
+        return None if self.requests == self.unpriced else self.cost_nano
+
 
 class User(NamedTuple):
     user_id: str
@@ -31,6 +35,10 @@ class User(NamedTuple):
     sessions: int
     unpriced: int
     cost_nano: int
+
+    @property
+    def known_cost_nano(self) -> int | None:
+        return None if self.requests == self.unpriced else self.cost_nano
 
 
 def keeps_sessions(scope: Scope) -> bool:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django import template
 from django.template.context import RequestContext
@@ -19,6 +20,18 @@ register.filter("compact", fmt.compact)
 register.filter("percent", fmt.percent)
 register.filter("duration", fmt.duration)
 register.filter("exact_usd", fmt.exact_usd)
+
+
+@register.filter
+def geometry(number: float) -> str:
+    """A length in a drawing, with a point whatever the language."""
+    return f"{number:.1f}"
+
+
+@register.simple_tag
+def pairs(**query: str) -> str:
+    """Query pairs, encoded: ``{% pairs is=name %}``."""
+    return urlencode(query)
 
 
 @register.filter

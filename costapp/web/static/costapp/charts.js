@@ -47,6 +47,12 @@
     if (fresh && chart.dataset.href) {
       chart.on("plotly_click", (event) => {
         const point = event.points[0];
+        const links = point.data.meta && point.data.meta.links;
+        if (links) {
+          const [trace, span] = links[point.pointNumber];
+          location.assign(new URL(`../${trace}/${span}/`, new URL(chart.dataset.href, location.href)));
+          return;
+        }
         const edges = figure.layout.meta && figure.layout.meta.edges;
         location.assign(address(chart, edges, point.x, point.data.meta && point.data.meta.value));
       });
