@@ -17,15 +17,20 @@ class SettingError(ValueError):
 
 
 def text(name: str, default: str = "") -> str:
-    """The value, or the content of the file named in NAME_FILE (for container secrets)."""
+    found = given(name)
+    return running_instance().get(name, default) if found is None else found
+
+
+def given(name: str) -> str | None:
+    """The value in the environment, or the content of the file named in NAME_FILE (for container secrets)."""
     if name in os.environ:
         return os.environ[name]
-    if path := os.environ.get(f"{name}_FILE"):
-        try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            raise SettingError(f"{name}_FILE is {path}, which cannot be read: {error.strerror}.") from error
-    return running_instance().get(name, default)
+    if not (path := os.environ.get(f"{name}_FILE")):
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingError(f"{name}_FILE is {path}, which cannot be read: {error.strerror}.") from error
 
 
 def flag(name: str, *, default: bool = False) -> bool:
@@ -58,7 +63,7 @@ def default_home() -> Path:
 
 @cache
 def running_instance() -> dict[str, str]:
-    """What the supervisor wrote for other processes of this home; empty when there is none, or it is not ours to read."""
+    """What the supervisor wrote for other processes of this home; empty when none runs or we may not read it."""
     try:
         lines = (default_home() / "env").read_text().splitlines()
     except OSError:

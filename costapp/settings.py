@@ -116,10 +116,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # --- static files
 
 STATIC_URL = "/static/"
-STATIC_ROOT = Path(env.text("COSTAPP_STATIC_ROOT", str(BASE_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "costapp" / "web" / "static"]
-# Collected files have their hash in the name and are cached for ever; a checkout serves the sources themselves.
-_collected = (STATIC_ROOT / "staticfiles.json").exists()
+# Collected files have their hash in the name and are cached for ever. Without a folder for them the sources are served.
+_collected = env.text("COSTAPP_STATIC_ROOT")
+STATIC_ROOT = Path(_collected) if _collected else None
 WHITENOISE_USE_FINDERS = not _collected
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -152,6 +152,12 @@ else:
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
     }
+
+# --- how long data is kept (the job is costapp.services.retention)
+
+KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)
+KEEP_CONTENT_DAYS = env.number("COSTAPP_KEEP_CONTENT_DAYS", 7, least=1)
+KEEP_CHARGES_DAYS = env.number("COSTAPP_KEEP_CHARGES_DAYS", 400, least=31)
 
 # --- log: one line per event on standard output
 

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.DATABASES["default"].update(dj_database_url.parse(settings.DATABASE_URL))
     # Static files from their sources, whatever has been collected here; and cheap password hashes.
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STATIC_ROOT = settings.STATICFILES_DIRS[0]
+    settings.STATIC_ROOT = None
     settings.WHITENOISE_USE_FINDERS = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

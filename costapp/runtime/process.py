@@ -17,6 +17,12 @@ from costapp.runtime.errors import StartError
 from costapp.runtime.home import is_root
 
 PR_SET_PDEATHSIG = 1
+HOME_MARK = "COSTAPP_SUPERVISED"  # in the environment of every child: the home it belongs to
+
+
+def own_environment() -> dict[str, str]:
+    """What the embedded servers may see: no secret of ours or of the shell that started us."""
+    return {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ", HOME_MARK) if name in os.environ}
 
 
 def die_with_parent(sig: int) -> Callable[[], None] | None:
@@ -54,9 +60,11 @@ class Account:
     gid: int | None = None
 
     def popen_arguments(self) -> dict[str, Any]:
-        if self.uid is None:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+        """For subprocess: this account, a directory it can enter, and an environment without secrets."""
+        arguments: dict[str, Any] = {"cwd": "/", "env": own_environment()}
+        if self.uid is not None:
+            arguments |= {"user": self.uid, "group": self.gid, "extra_groups": []}
+        return arguments
 
     def own(self, path: Path, *, mode: int = 0o700) -> None:
         """Make `path` a private folder of this account."""

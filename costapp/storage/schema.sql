@@ -37,18 +37,72 @@ create table dirty_trace (
     project_id int      not null,
     day        date     not null,
     shard      smallint not null,            -- last byte of the trace id, modulo the shard count
-    trace_id   uuid     not null
-);
+    trace_id   uuid     not null,
+    reason     text                          -- null = new spans; else what charge_revision shall say
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 create index dirty_trace_claim on dirty_trace (shard, id);
 
--- Outbox: 5-minute cells whose sums must be recomputed.
+-- Outbox: cells whose sums must be recomputed. Charges mark 5-minute cells (grain 0); recomputing
+-- those marks the coarser, costlier ones (storage.rollups.Grain).
 create table dirty_cell (
     id         bigint generated always as identity,
     marked_at  timestamptz not null default clock_timestamp(),
     bucket_at  timestamptz not null,
-    project_id int         not null
+    project_id int         not null,
+    grain      smallint    not null default 0
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+create index dirty_cell_claim on dirty_cell (project_id, grain, bucket_at);
+
+-- Outbox: sessions and users whose day must be recomputed. Only what a changed charge names, so that
+-- a busy day is not read again as a whole.
+create table dirty_actor (
+    id         bigint generated always as identity,
+    marked_at  timestamptz not null default clock_timestamp(),
+    quarter_at timestamptz not null,         -- start of the quarter hour: every local midnight is one
+    project_id int  not null,
+    session_id text collate "C" not null,
+    user_id    text collate "C" not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+create index dirty_actor_claim on dirty_actor (project_id, id);
+
+-- How long the last recomputation of a grain took: the next one waits a multiple of it.
+create table rollup_pace (
+    project_id  int not null,
+    grain       smallint not null,
+    computed_at timestamptz not null,
+    took_us     bigint not null,
+    primary key (project_id, grain)
 );
-create index dirty_cell_claim on dirty_cell (project_id, bucket_at);
+-- The time zone the day tables were built with; another one in the project rebuilds them.
+create table rollup_zone (
+    project_id int  not null primary key,
+    time_zone  text not null
+);
+
+-- Response ids seen in too many traces to identify one call (mocks, constants): never join by them.
+create table shared_response (
+    project_id    int    not null,
+    day           date   not null,
+    response_hash bigint not null,
+    found_at      timestamptz not null default clock_timestamp(),
+    primary key (project_id, day, response_hash)
+);
+-- Traces that could not be resolved, or only span by span. Shown on Data health, never retried blindly.
+create table odd_trace (
+    project_id int  not null,
+    day        date not null,
+    trace_id   uuid not null,
+    kind       text not null,                -- failed | oversize
+    at         timestamptz not null default clock_timestamp(),
+    detail     text not null,
+    primary key (project_id, day, trace_id)
+);
+-- Up to which day the rows of a table may have been dropped. Charges of such days are closed:
+-- calls are still added, booked ones no longer change.
+create table retention_horizon (
+    table_name text not null primary key,
+    day        date not null
+);
 
 -- One row per model call. '' = not attributed / not known. cost_nano null = unpriced.
 create table charge (
@@ -121,6 +175,7 @@ create table charge (
     ),
     constraint charge_unpriced_has_no_cost check ((cost_status = 0) = (cost_nano is null))
 ) partition by range (day);
+create index charge_time on charge (project_id, start_at);
 create index charge_session on charge (project_id, session_id) where session_id <> '';
 create index charge_user on charge (project_id, user_id) where user_id <> '';
 create table charge_default partition of charge default;
@@ -201,7 +256,8 @@ create index latency_hour_cell on latency_hour (project_id, bucket_at);
 create table latency_day (like latency_hour);
 create index latency_day_cell on latency_day (project_id, bucket_at);
 
--- Per user and session and day of the project's time zone.
+-- Per user and session and day of the project's time zone. user_day has a row for user '' (calls
+-- without one), so it sums to the day; session_day holds only calls that name a session.
 create table session_day (
     bucket_at  timestamptz not null,
     first_at   timestamptz not null,
@@ -223,7 +279,7 @@ create table user_day (
     requests   bigint not null,
     errors     bigint not null,
     unpriced   bigint not null,
-    sessions   bigint not null,
+    sessions   bigint not null,              -- distinct, without ''
     tokens     bigint not null,
     cost_nano  bigint not null,
     project_id int    not null,

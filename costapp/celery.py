@@ -1,0 +1,51 @@
+"""The Celery app, and when which bell rings. What a bell does is in ``costapp.tasks``.
+
+``celery -A costapp.celery worker`` and ``celery -A costapp.celery beat``. The broker is only a clock:
+work is found in the database, so a message that is lost, late or repeated harms nothing.
+"""
+
+import os
+from typing import NamedTuple
+
+from celery import Celery
+from celery.schedules import crontab, schedule
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costapp.settings")
+
+
+class Bell(NamedTuple):
+    """One line of the schedule."""
+
+    task: str
+    when: schedule | crontab
+    expires_s: int  # a bell nobody heard in time is dropped: the next one rings anyway
+    argument: int | None = None
+
+
+def every(seconds: float) -> schedule:
+    return schedule(run_every=seconds)
+
+
+#: Marked traces are attributed by this many bells side by side, each with its own shards.
+ATTRIBUTE_GROUPS = 2
+
+SCHEDULE = {
+    "attribute, even shards": Bell("costapp.attribute", every(1), 2, argument=0),
+    "attribute, odd shards": Bell("costapp.attribute", every(1), 2, argument=1),
+    "rollup": Bell("costapp.rollup", every(2), 4),
+    "partitions": Bell("costapp.partitions", crontab(hour="*/6", minute="13"), 3600),
+    "retention": Bell("costapp.retention", crontab(hour="3", minute="23"), 3600),
+}
+
+app = Celery("costapp")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["costapp"])
+app.conf.beat_schedule = {
+    name: {
+        "task": bell.task,
+        "schedule": bell.when,
+        "args": () if bell.argument is None else (bell.argument,),
+        "options": {"expires": bell.expires_s},
+    }
+    for name, bell in SCHEDULE.items()
+}

@@ -1,0 +1,422 @@
+"""The one price function: live pricing, re-pricing and what-if all call `RateBook.price`.
+
+A rate book knows every rate that may apply in one project. The first call of a distinct (provider,
+model, region, tier, batch, host) resolves names and builds a timeline of compiled rates; every later
+one is a dict lookup, a bisect by time and a few integer multiplications.
+
+Order of choice: own price list before catalogue (priority); exact model before pattern; region before
+any region; service tier and batch as stated before the standard rate; time-of-day window before the
+whole day; the later start before the earlier.
+"""
+
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from costapp.core.model_names import Names, Resolved, model_spellings
+from costapp.core.rates import MINUTES_PER_DAY, NS_PER_MINUTE, CompiledRates, Discount, RateSet
+from costapp.core.values import Call, ChargeFlag, CostStatus, Priced, Usage, UsageState
+
+#: Distinct (provider, model, ...) keys kept; beyond it the cache starts over (hostile model names).
+MAX_ENTRIES = 20_000
+
+#: Answers of a provider that refused the call before doing any work: not billed.
+REFUSED_ERRORS = frozenset({
+    "authentication", "bad_request", "content_filter", "context_length", "forbidden", "invalid_request", "not_found",
+    "permission", "quota", "rate_limit", "throttled", "unauthorized",
+})  # fmt: skip
+#: For possible spend: a token is taken to be at least this many characters ...
+CHARS_PER_TOKEN = 2
+#: ... and this many tokens where no size is known at all.
+ASSUMED_TOKENS = 4096
+
+_STANDARD_TIERS = frozenset({
+    "", "auto", "default", "on_demand", "on-demand", "ondemand", "regular", "scale", "standard", "standard_only",
+    "provisioned",
+})  # fmt: skip
+_TIER_ALIASES = {"turbo": "fast", "speed:fast": "fast", "flex_processing": "flex", "reserved": ""}
+_BATCH = int(ChargeFlag.BATCH)
+_APP_CACHED = int(ChargeFlag.APP_CACHED)
+_GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
+_UNPRICED, _PRICED, _ESTIMATED = int(CostStatus.UNPRICED), int(CostStatus.PRICED), int(CostStatus.ESTIMATED)
+_UNKNOWN, _USAGE_ESTIMATED = int(UsageState.UNKNOWN), int(UsageState.ESTIMATED)
+
+
+class Context(NamedTuple):
+    """What besides the model selects a rate."""
+
+    region: str
+    service_tier: str
+    batch: bool
+
+
+class Segment(NamedTuple):
+    """The rates of a stretch of time: one, or one per time-of-day window."""
+
+    minutes: tuple[int, ...]  #: starts of the windows, minutes after midnight UTC; the first is 0
+    rates: tuple[CompiledRates | None, ...]
+
+
+class Entry(NamedTuple):
+    """Everything known about one distinct (provider, model, region, tier, batch, host)."""
+
+    resolved: Resolved
+    context: Context
+    starts: tuple[int, ...]
+    segments: tuple[Segment, ...]
+
+    def at(self, start_ns: int) -> CompiledRates | None:
+        index = bisect_right(self.starts, start_ns) - 1
+        if index < 0:
+            return None
+        segment = self.segments[index]
+        if len(segment.minutes) == 1:
+            return segment.rates[0]
+        minute = start_ns // NS_PER_MINUTE % MINUTES_PER_DAY
+        return segment.rates[bisect_right(segment.minutes, minute) - 1]
+
+
+class Candidate(NamedTuple):
+    """A row that may price a call. Compared as a tuple, the greatest fits best."""
+
+    priority: int
+    model: int  #: 2 = exactly this model, 1 = pattern
+    provider: int  #: 2 = exactly this provider, 1 = any
+    region: bool
+    batch: bool
+    tier: bool  #: the row is for the stated batch / service tier
+    windowed: bool
+    valid_from_ns: int
+    row: RateSet
+    discount: Discount | None
+    own: bool  #: the project's own rates: nothing about them is guessed
+
+
+class RateBook:
+    """The rates in force for one project. Immutable in meaning; caches what it has looked up."""
+
+    def __init__(
+        self,
+        rate_sets: Iterable[RateSet],
+        *,
+        names: Names | None = None,
+        catalogue: Mapping[tuple[str, str], Sequence[RateSet]] | None = None,
+        reported_cost_counts: bool = False,
+    ) -> None:
+        """``rate_sets`` are a project's own (or all); ``catalogue`` is shared between projects, by key."""
+        self.names = names or Names()
+        self.reported_cost_counts = reported_cost_counts
+        self._catalogue = catalogue or {}
+        self._own = list(rate_sets)
+        self._entries: dict[tuple[str, str, str, str, str, int, str, str], Entry] = {}
+
+    def entry(self, call: Call) -> Entry:
+        """How this call's provider and model were understood, and the timeline of its rates."""
+        key = (
+            call.provider,
+            call.model,
+            call.model_requested,
+            call.region,
+            call.service_tier,
+            call.flags & _BATCH,
+            call.host,
+            call.provider_raw,
+        )
+        entry = self._entries.get(key)
+        if entry is None:
+            if len(self._entries) >= MAX_ENTRIES:
+                self._entries.clear()
+            entry = self._entries[key] = self._look_up(call)
+        return entry
+
+    def price(self, call: Call) -> Priced:
+        """What a call cost. Never raises; what cannot be priced has ``cost_nano`` None, never 0."""
+        rates = self.entry(call).at(call.start_ns)
+        if call.usage_state == _UNKNOWN or call.flags & _APP_CACHED:
+            priced = _without_bill(call, rates)
+        elif rates is None:
+            priced = _UNKNOWN_PRICE
+        elif rates.complete and not any(call.usage[6:]):
+            priced = _price_text(call, rates)
+        else:
+            priced = _price_lines(call, rates)
+        return _by_policy(call, priced) if self.reported_cost_counts else priced
+
+    # -- looking up: once per distinct key --------------------------------------------------------
+
+    def _look_up(self, call: Call) -> Entry:
+        context = context_of(call)
+        resolved = self._resolve(call)
+        candidates = self._candidates(call, resolved, context)
+        starts, segments = _timeline(candidates, resolved, context)
+        return Entry(resolved, context, starts, segments)
+
+    def _resolve(self, call: Call) -> Resolved:
+        """By the model that answered; by the one asked for if that name says nothing (deployments)."""
+        seller = self.names.seller(call.provider or call.provider_raw, call.host, call.model)
+        resolved = self.names.resolve(seller, call.model)
+        if resolved.model or not call.model_requested or call.model_requested == call.model:
+            return resolved
+        seller = self.names.seller(call.provider or call.provider_raw, call.host, call.model_requested)
+        asked = self.names.resolve(seller, call.model_requested)
+        if not asked.model:
+            return resolved
+        why = f"{call.model or 'The answering model'} has no price; that of the requested model was taken. {asked.why}"
+        return asked._replace(why=why.strip(), inexact=True)
+
+    def _candidates(self, call: Call, resolved: Resolved, context: Context) -> list[Candidate]:
+        listed = self._listed(resolved, context)
+        names = _Names.of(call, resolved, self.names)
+        own = [names.candidate(row, fit) for row in self._own if (fit := _fit(row, context))]
+        mine = [candidate for candidate in own if candidate]
+        rates = [candidate for candidate in mine if candidate.row.discount_ppm is None]
+        result = listed + rates
+        for candidate in mine:
+            if candidate.row.discount_ppm is not None:
+                result.extend(self._discounted(candidate, listed, context))
+        return result
+
+    def _listed(self, resolved: Resolved, context: Context) -> list[Candidate]:
+        rows = self._catalogue.get((resolved.owner, resolved.model), ())
+        return [_candidate(row, 2, 2, fit, own=False) for row in rows if (fit := _fit(row, context))]
+
+    def _discounted(self, candidate: Candidate, listed: Sequence[Candidate], context: Context) -> Iterator[Candidate]:
+        """Catalogue rows again, at a project's negotiated share, for as long as both hold."""
+        row = candidate.row
+        if row.priced_as:
+            provider, _, model = row.priced_as.partition("/")
+            listed = self._listed(self.names.resolve(self.names.seller(provider, "", model), model), context)
+        for base in listed:
+            start = max(base.row.valid_from_ns, row.valid_from_ns)
+            end = min(base.row.valid_to_ns, row.valid_to_ns)
+            if start < end:
+                yield base._replace(
+                    priority=candidate.priority,
+                    model=candidate.model,
+                    provider=candidate.provider,
+                    row=base.row._replace(valid_from_ns=start, valid_to_ns=end),
+                    discount=Discount(row.discount_ppm or 0, row),
+                    own=bool(row.priced_as),
+                )
+
+
+class _Names(NamedTuple):
+    """Every name that a project's own row may use for a call."""
+
+    providers: frozenset[str]
+    models: frozenset[str]
+
+    @classmethod
+    def of(cls, call: Call, resolved: Resolved, names: Names) -> "_Names":
+        said = call.provider or call.provider_raw
+        providers = {said.lower(), names.provider_id(said), resolved.provider, resolved.owner}
+        models = {resolved.model}
+        for text in (call.model, call.model_requested):
+            models.update(known.text for known in model_spellings(text, resolved.provider) if not known.inexact)
+        return cls(frozenset(providers - {""}), frozenset(models - {""}))
+
+    def candidate(self, row: RateSet, fit: "_Fit") -> Candidate | None:
+        provider, model = row.provider.lower(), row.model.lower()
+        if provider and provider not in self.providers:
+            return None
+        if model in self.models:
+            return _candidate(row, 2, 2 if provider else 1, fit, own=True)
+        if "*" in model and any(_pattern(model).fullmatch(name) for name in self.models):
+            return _candidate(row, 1, 2 if provider else 1, fit, own=True)
+        return None
+
+
+class _Fit(NamedTuple):
+    region: bool
+    batch: bool
+    tier: bool
+
+
+@lru_cache(maxsize=1024)
+def _pattern(model: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, model.split("*"))))
+
+
+def context_of(call: Call) -> Context:
+    """The region, service tier ("" = standard) and batch that select a rate."""
+    tier = call.service_tier.strip().lower()
+    tier = _TIER_ALIASES.get(tier, tier)
+    batch = bool(call.flags & _BATCH) or tier == "batch"
+    return Context(call.region.lower(), "" if tier in _STANDARD_TIERS or tier == "batch" else tier, batch)
+
+
+def _fit(row: RateSet, context: Context) -> _Fit | None:
+    """How a row suits a context, or None when it is for another one."""
+    if row.region and row.region.lower() != context.region:
+        return None
+    if row.service_tier not in ("", context.service_tier) or (row.batch and not context.batch):
+        return None
+    return _Fit(bool(row.region), row.batch == context.batch, row.service_tier == context.service_tier)
+
+
+def _candidate(row: RateSet, model: int, provider: int, fit: _Fit, *, own: bool) -> Candidate:
+    windowed = row.window_start is not None
+    return Candidate(row.priority, model, provider, *fit, windowed, row.valid_from_ns, row, None, own)
+
+
+# -- one timeline per distinct key ------------------------------------------------------------------
+
+
+def _timeline(
+    candidates: Sequence[Candidate], resolved: Resolved, context: Context
+) -> tuple[tuple[int, ...], tuple[Segment, ...]]:
+    """Cut time where any row starts or ends; within each stretch the best row of each window wins."""
+    cuts = sorted({edge for c in candidates for edge in (c.row.valid_from_ns, c.row.valid_to_ns)})
+    compiled: dict[Candidate, CompiledRates] = {}
+
+    def compile_once(candidate: Candidate) -> CompiledRates:
+        if candidate not in compiled:
+            compiled[candidate] = _compile(candidate, resolved, context)
+        return compiled[candidate]
+
+    segments = []
+    for start in cuts:
+        active = sorted((c for c in candidates if c.row.covers(start)), key=_preference, reverse=True)
+        segments.append(_segment(active, compile_once))
+    return tuple(cuts), tuple(segments)
+
+
+def _preference(candidate: Candidate) -> tuple[int, ...]:
+    return (*candidate[:8], candidate.row.id)
+
+
+def _segment(active: Sequence[Candidate], compile_once: Callable[[Candidate], CompiledRates]) -> Segment:
+    edges = {edge for c in active for edge in (c.row.window_start, c.row.window_end) if edge is not None}
+    starts = sorted({0} | {edge % MINUTES_PER_DAY for edge in edges})
+    best = [next((c for c in active if _in_window(c.row, minute)), None) for minute in starts]
+    keep = [i for i in range(len(starts)) if i == 0 or best[i] is not best[i - 1]]
+    rates = tuple(compile_once(c) if (c := best[i]) else None for i in keep)
+    return Segment(tuple(starts[i] for i in keep), rates)
+
+
+def _compile(candidate: Candidate, resolved: Resolved, context: Context) -> CompiledRates:
+    special = bool(context.batch or context.service_tier)
+    doubt = not candidate.own and resolved.inexact
+    return CompiledRates(
+        candidate.row,
+        candidate.discount,
+        flags=_GUESSED if resolved.guessed and not candidate.own else 0,
+        inexact=doubt or (special and not (candidate.batch and candidate.tier)),
+    )
+
+
+def _in_window(row: RateSet, minute: int) -> bool:
+    if row.window_start is None or row.window_end is None or row.window_start == row.window_end:
+        return True
+    if row.window_start < row.window_end:
+        return row.window_start <= minute < row.window_end
+    return minute >= row.window_start or minute < row.window_end
+
+
+# -- the price of one call ------------------------------------------------------------------------
+
+
+def _price_text(call: Call, rates: CompiledRates) -> Priced:
+    """The ordinary call: text tokens only, every meter priced. Same result as `_price_lines`."""
+    usage = call.usage
+    band = rates.band(usage)
+    uncached, read, write_5m, write_1h, output, reasoning = usage[:6]
+    input_nano = (uncached * band.input + 500_000) // 1_000_000
+    output_nano = (output * band.output + 500_000) // 1_000_000
+    if reasoning:
+        output_nano += (reasoning * band.reasoning + 500_000) // 1_000_000
+    read_nano = (read * band.cache_read + 500_000) // 1_000_000 if read else 0
+    write_nano = (write_5m * band.cache_write_5m + 500_000) // 1_000_000 if write_5m else 0
+    if write_1h:
+        write_nano += (write_1h * band.cache_write_1h + 500_000) // 1_000_000
+    status = _ESTIMATED if rates.inexact or call.usage_state == _USAGE_ESTIMATED else _PRICED
+    cost_nano = input_nano + read_nano + write_nano + output_nano
+    rate_id = rates.rate_set.id
+    return Priced(
+        status, rate_id, input_nano, read_nano, write_nano, output_nano, 0, cost_nano, None, None, rates.flags
+    )
+
+
+#: meter -> component of `Priced`; every other meter is "other"
+_COMPONENTS: Mapping[str, str] = {
+    "input": "input", "audio_in": "input", "image_in": "input",
+    "cache_read": "cache_read",
+    "cache_write_5m": "cache_write", "cache_write_1h": "cache_write",
+    "output": "output", "reasoning": "output", "audio_out": "output", "image_out": "output",
+}  # fmt: skip
+
+
+def _price_lines(call: Call, rates: CompiledRates) -> Priced:
+    """Any call, line by line. Unpriced when usage was reported in nothing that has a price."""
+    lines = list(rates.lines(call))
+    missing = [line for line in lines if line.rate_nano is None]
+    if missing and len(missing) == len(lines):
+        return _UNKNOWN_PRICE
+    sums: dict[str, int] = defaultdict(int)
+    for line in lines:
+        sums[_COMPONENTS.get(line.meter, "other")] += line.amount_nano
+    inexact = rates.inexact or bool(missing) or call.usage_state == _USAGE_ESTIMATED
+    return Priced(
+        status=_ESTIMATED if inexact else _PRICED,
+        rate_id=rates.rate_set.id,
+        input_nano=sums["input"],
+        cache_read_nano=sums["cache_read"],
+        cache_write_nano=sums["cache_write"],
+        output_nano=sums["output"],
+        other_nano=sums["other"],
+        cost_nano=sum(sums.values()),
+        possible_nano=None,
+        avoided_nano=None,
+        flags=rates.flags,
+    )
+
+
+_UNKNOWN_PRICE = Priced(_UNPRICED, None, 0, 0, 0, 0, 0, None, None, None)
+
+
+def _without_bill(call: Call, rates: CompiledRates | None) -> Priced:
+    """A call that was not billed, or whose usage nobody knows."""
+    if call.flags & _APP_CACHED:
+        known = rates is not None and call.usage_state != _UNKNOWN
+        return _free(rates, avoided_nano=_price_lines(call, rates).cost_nano if known and rates else None)
+    if call.error in REFUSED_ERRORS:
+        return _free(rates)
+    return _UNKNOWN_PRICE._replace(possible_nano=_possible_nano(call, rates) if rates else None)
+
+
+def _free(rates: CompiledRates | None, *, avoided_nano: int | None = None) -> Priced:
+    rate_id = rates.rate_set.id if rates else None
+    return Priced(int(CostStatus.FREE), rate_id, 0, 0, 0, 0, 0, 0, None, avoided_nano)
+
+
+def _by_policy(call: Call, priced: Priced) -> Priced:
+    """The client's own figure, where the project lets it count. Its 0 for unknown usage is none."""
+    reported = call.reported_nano
+    if reported is None or priced.status == CostStatus.FREE or (reported == 0 and priced.cost_nano != 0):
+        return priced
+    return priced._replace(status=int(CostStatus.REPORTED), cost_nano=reported, possible_nano=None)
+
+
+def possible_usage(call: Call) -> Usage:
+    """A generous guess at what a call with unknown usage may have used, per attempt.
+
+    Uncached; two characters per token where sizes are known, else ASSUMED_TOKENS. The output of a
+    failed call is not known, so it is assumed too.
+    """
+    output_known = call.output_chars is not None and not call.error
+    return Usage(
+        input=_tokens(call.prompt_chars),
+        output=_tokens(call.output_chars if output_known else None),
+    )
+
+
+def _tokens(chars: int | None) -> int:
+    return ASSUMED_TOKENS if chars is None else -(-chars // CHARS_PER_TOKEN)
+
+
+def _possible_nano(call: Call, rates: CompiledRates) -> int:
+    once = sum(line.amount_nano for line in rates.lines(call._replace(usage=possible_usage(call))))
+    return once * max(call.attempts, 1)

@@ -1,0 +1,69 @@
+"""manage.py demo_traffic: small steady traffic for the demo project, over OTLP like any app's."""
+
+import signal
+import time
+from argparse import ArgumentParser
+from random import Random
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from costapp.models import IngestKey, Project
+from costapp.services.replay.recording import Body
+from costapp.services.replay.send import HttpSender, SendError
+from costapp.services.seed_demo.live import live_traces
+from costapp.services.seed_demo.otlp import export_request
+from costapp.services.seed_demo.seed import NotDemo, demo_project
+
+KEY_NAME = "demo traffic"
+RETRY_S = 5.0
+
+
+class Command(BaseCommand):
+    help = "Send small steady traffic to the demo project until stopped."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--http", default="http://127.0.0.1:4318", metavar="URL", help="OTLP/HTTP address (%(default)s)"
+        )
+        parser.add_argument("--per-second", type=float, default=0.5, help="traces per second (%(default)s)")
+        parser.add_argument("--traces", type=int, default=0, help="stop after so many (default: never)")
+
+    def handle(self, **options: Any) -> None:
+        if options["per_second"] <= 0:
+            raise CommandError("--per-second must be above 0.")
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            project = demo_project()
+            self._send(project, fresh_key(project), options)
+        except NotDemo as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            self.stdout.write("demo traffic: stopped")
+
+    def _send(self, project: Project, key: str, options: dict[str, Any]) -> None:
+        sender = HttpSender(options["http"], key, patience_s=0)
+        traces = live_traces(project.created_at.date(), per_second=options["per_second"], rng=Random())
+        for number, (wait_s, spans) in enumerate(traces, start=1):
+            time.sleep(wait_s)
+            data = export_request(spans).SerializeToString()
+            body = Body("live", "traces", "/v1/traces", "application/x-protobuf", "identity", data)
+            try:
+                sender.send(body, data)
+            except SendError as error:  # the collector may be starting or stopping
+                self.stderr.write(f"demo traffic: {error}")
+                time.sleep(RETRY_S)
+            if number == options["traces"]:
+                return
+
+
+def fresh_key(project: Project) -> str:
+    """A new key for this run; the previous run's key is thrown away, as its plain text is lost."""
+    IngestKey.objects.filter(project=project, name=KEY_NAME).delete()
+    _, plain = IngestKey.issue(project, KEY_NAME)
+    return plain
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,217 @@
+"""From marked traces to charges: claim, gather, resolve, price, write what differs, mark what changed.
+
+One transaction per call. A charge is a function of the stored spans of its trace set and of the price
+list; the shard locks make sure that the last one to write has seen all that was committed before.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+import psycopg
+
+from costapp.core.calls import resolve
+from costapp.core.pricing import RateBook
+from costapp.services.gather import Gatherer, TraceSet
+from costapp.storage import charges, outbox, partitions, traces
+from costapp.storage.charges import Booked, Key
+from costapp.storage.connection import RETRYABLE, require_autocommit
+from costapp.storage.outbox import SHARDS, Mark, shard_of
+from costapp.storage.rates import load_rate_book, rates_version
+from costapp.storage.traces import Node, Oddity
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+#: Spans of an oversize trace per page.
+PAGE_SPANS = 5_000
+
+
+class Outcome(NamedTuple):
+    """What one call did."""
+
+    marks: int = 0  #: claimed and worked on
+    charges: int = 0  #: rows written or deleted
+    deferred: int = 0  #: given back, because another worker has part of the set
+    busy_shards: frozenset[int] = frozenset()  #: all shards that the deferred sets need
+
+
+def attribute_shard(conn: psycopg.Connection, shard: int, *, limit: int = 2000) -> int:
+    """Resolve and price up to ``limit`` marked traces of one shard. Returns how many marks were worked on."""
+    return attribute_shards(conn, [shard], limit=limit).marks
+
+
+def attribute_shards(
+    conn: psycopg.Connection, shards: Iterable[int], *, limit: int, wait: bool = False, force: bool = False
+) -> Outcome:
+    """Resolve and price up to ``limit`` marked traces of each shard that can be locked.
+
+    ``wait`` waits for the locks (in ascending order) instead of skipping busy shards; ``force`` does not let
+    oversize traces rest. Deadlocks and serialization failures are retried.
+    """
+    require_autocommit(conn)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with conn.transaction():
+                return _Batch(conn, force=force).run(sorted(set(shards)), limit=limit, wait=wait)
+        except RETRYABLE:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def attribute_pending(conn: psycopg.Connection, *, group: int, groups: int, budget_s: float, limit: int = 2000) -> int:
+    """Work through the marked shards of one group until they are empty or the time is up. Returns charges written.
+
+    Sets that another worker had part of are tried once more at the end, waiting for the locks in order.
+    """
+    deadline = time.monotonic() + budget_s
+    written = 0
+    while shards := [shard for shard in outbox.marked_shards(conn) if shard % groups == group]:
+        progress = 0
+        for shard in shards:
+            outcome = attribute_shards(conn, [shard], limit=limit)
+            if outcome.busy_shards:
+                outcome = attribute_shards(conn, outcome.busy_shards, limit=limit, wait=True)
+            progress += outcome.marks
+            written += outcome.charges
+            if time.monotonic() > deadline:
+                return written
+        if not progress:
+            break
+    return written
+
+
+class _Batch:
+    """One transaction: the locks it holds and what it has found so far."""
+
+    def __init__(self, conn: psycopg.Connection, *, force: bool) -> None:
+        self._conn = conn
+        self._force = force
+        self._locked: set[int] = set()
+
+    def run(self, shards: Sequence[int], *, limit: int, wait: bool) -> Outcome:
+        marks: list[Mark] = []
+        for shard in shards:
+            if wait:
+                outbox.lock_shard(self._conn, shard)
+                self._locked.add(shard)
+            if self._lock(shard):
+                marks += outbox.claim(self._conn, shard, limit=limit)
+        by_project: dict[int, list[Mark]] = defaultdict(list)
+        for mark in marks:
+            by_project[mark.project_id].append(mark)
+        outcomes = [self._project(project_id, by_project[project_id]) for project_id in sorted(by_project)]
+        return Outcome(
+            sum(outcome.marks for outcome in outcomes),
+            sum(outcome.charges for outcome in outcomes),
+            sum(outcome.deferred for outcome in outcomes),
+            frozenset().union(*(outcome.busy_shards for outcome in outcomes)),
+        )
+
+    def _lock(self, shard: int) -> bool:
+        if shard in self._locked:
+            return True
+        if outbox.try_lock_shard(self._conn, shard):
+            self._locked.add(shard)
+            return True
+        return False
+
+    def _project(self, project_id: int, marks: Sequence[Mark]) -> Outcome:
+        by_node = {(mark.day, mark.trace_id): mark for mark in marks}
+        gathered = Gatherer(self._conn, project_id, try_lock=self._lock).gather(by_node)
+        postponed = self._oversize(project_id, gathered.oversize)
+        back = [by_node[node] for node in {*gathered.deferred, *postponed} if node in by_node]
+        outbox.put_back(self._conn, back)
+        reasons = {mark.trace_id: mark.reason for mark in marks if mark.reason}
+        written = self._write_sets(project_id, gathered.sets, reasons)
+        in_the_way = gathered.busy_shards | {shard_of(trace_id) for _, trace_id in gathered.deferred}
+        return Outcome(len(by_node) - len(back), written, len(back), frozenset(in_the_way))
+
+    def _write_sets(self, project_id: int, sets: Sequence[TraceSet], reasons: Mapping[bytes, str]) -> int:
+        """Charges of whole sets: what they yield is booked, what they no longer yield is deleted."""
+        book = rate_book(self._conn, project_id)
+        rows: list[charges.Row] = []
+        resolved: list[TraceSet] = []
+        for trace_set in sets:
+            made = self._charges(project_id, trace_set, book)
+            if made is not None:
+                rows += made
+                resolved.append(trace_set)
+        return self._write(project_id, resolved, rows, reasons)
+
+    def _charges(self, project_id: int, trace_set: TraceSet, book: RateBook) -> list[charges.Row] | None:
+        """The rows of one set; ``None`` if it could not be resolved, which must not stop the others."""
+        try:
+            return [charges.encode(project_id, call, book.price(call)) for call in resolve(trace_set.spans)]
+        except Exception as error:
+            log.exception("Trace %s could not be resolved.", trace_set.nodes[0][1].hex())
+            for node in trace_set.nodes:
+                oddity = Oddity(node, "failed", f"{type(error).__name__}: {error}"[:500])
+                traces.report_odd(self._conn, project_id, oddity=oddity)
+            return None
+
+    def _write(
+        self, project_id: int, sets: Sequence[TraceSet], rows: Sequence[charges.Row], reasons: Mapping[bytes, str]
+    ) -> int:
+        booked = self._booked(project_id, sets)
+        closed_to = partitions.horizon(self._conn, "span")
+        open_rows = [row for row in rows if row.key not in booked or not _is_closed(row.key, closed_to)]
+        gone = booked.keys() - {row.key for row in rows}
+        changes = charges.write(
+            self._conn, project_id, rows=open_rows, booked=booked,
+            gone=[key for key in gone if not _is_closed(key, closed_to)], reasons=reasons,
+        )  # fmt: skip
+        charges.record(self._conn, project_id, revisions=changes.revisions)
+        charges.mark_rollups(self._conn, project_id, touched=changes.touched)
+        return len(changes.touched)
+
+    def _booked(self, project_id: int, sets: Sequence[TraceSet]) -> dict[Key, Booked]:
+        """Charges of these sets whose span is still stored. One whose span has expired is never changed again."""
+        nodes = [node for trace_set in sets for node in trace_set.nodes]
+        booked = charges.load_booked(self._conn, project_id, nodes=nodes)
+        if not booked:
+            return booked
+        stored = {(span.trace_id, span.span_id) for trace_set in sets for span in trace_set.spans}
+        return {key: value for key, value in booked.items() if key[1:] in stored}
+
+    def _oversize(self, project_id: int, nodes: Sequence[Node]) -> list[Node]:
+        """Resolve oversize traces span by span; returns those that were read only a moment ago."""
+        resting = set() if self._force or not nodes else traces.resting(
+            self._conn, project_id, trace_ids=[trace_id for _, trace_id in nodes]
+        )
+        for node in nodes:
+            if node not in resting:
+                traces.mark_twins_once(self._conn, project_id, node=node, shards=SHARDS)
+                count = self._span_by_span(project_id, node)
+                traces.report_odd(self._conn, project_id, oddity=Oddity(node, "oversize", str(count)))
+        return [node for node in nodes if node in resting]
+
+    def _span_by_span(self, project_id: int, node: Node) -> int:
+        """Charges from each span's own attributes alone, page by page, so that memory stays bounded."""
+        after, count = -(2**63), 0
+        while page := traces.load_spans_after(self._conn, project_id, node=node, after=after, limit=PAGE_SPANS):
+            self._write_sets(project_id, [TraceSet([node], [span]) for span in page], {})
+            after, count = page[-1].span_id, count + len(page)
+        return count
+
+
+def _is_closed(key: Key, closed_to: date | None) -> bool:
+    return closed_to is not None and key[0] <= closed_to
+
+
+# -- the price list, kept while it does not change -----------------------------------------------------------------
+
+_books: dict[int, tuple[int, RateBook]] = {}
+
+
+def rate_book(conn: psycopg.Connection, project_id: int) -> RateBook:
+    version = rates_version(conn)
+    cached = _books.get(project_id)
+    if cached is None or cached[0] != version:
+        cached = _books[project_id] = (version, load_rate_book(conn, project_id))
+    return cached[1]
+

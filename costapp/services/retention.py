@@ -1,0 +1,58 @@
+"""How long data is kept. Partitions are made ahead and dropped whole; rows are never deleted one by one."""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import NamedTuple
+
+import psycopg
+from django.conf import settings
+
+from costapp.storage import partitions
+
+#: Partitions exist this far ahead; a machine that slept for a week still finds today's.
+DAYS_AHEAD = 14
+DAYS_BEHIND = 2
+
+
+class Keep(NamedTuple):
+    """Days of data to keep, per table."""
+
+    span: int
+    span_content: int
+    charge: int
+
+
+def configured() -> Keep:
+    return Keep(
+        span=settings.KEEP_SPANS_DAYS, span_content=settings.KEEP_CONTENT_DAYS, charge=settings.KEEP_CHARGES_DAYS
+    )
+
+
+def make_partitions(conn: psycopg.Connection, *, today: date | None = None) -> list[str]:
+    """Make the partitions of the coming days, and of days whose rows wait in a default partition."""
+    today = today or _today(conn)
+    made = partitions.ensure_partitions(conn, _days(today))
+    for table in partitions.GRAINS:
+        made += partitions.ensure_partitions(conn, partitions.waiting_days(conn, table), tables=[table])
+    return made
+
+
+def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today: date | None = None) -> list[str]:
+    """Drop the partitions whose every day is older than what is kept. Returns their names."""
+    today = today or _today(conn)
+    dropped = []
+    for table, days in (keep or configured())._asdict().items():
+        dropped += partitions.drop_before(conn, table, day=today - timedelta(days=days))
+    return dropped
+
+
+def _days(today: date) -> Iterable[date]:
+    return (today + timedelta(days=number) for number in range(-DAYS_BEHIND, DAYS_AHEAD + 1))
+
+
+def _today(conn: psycopg.Connection) -> date:
+    """The database's UTC date: partitions are its business, and its clock is the one all parts share."""
+    row = conn.execute("select (now() at time zone 'UTC')::date").fetchone()
+    assert row is not None
+    today: date = row[0]
+    return today

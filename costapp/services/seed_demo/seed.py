@@ -1,0 +1,91 @@
+"""Fill a project of its own with sixty days of an invented company, through the ordinary pipeline.
+
+Spans go in as facts and everything else (calls, prices, attribution, sums) is worked out from them
+exactly as for real traffic. The newest day comes first, so that pages fill while it runs; what is there
+already is stored once, so an interrupted run is simply started again.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
+from typing import Any, NamedTuple
+
+import psycopg
+from django.contrib.auth import get_user_model
+
+from costapp.models import Membership, Project
+from costapp.services.drain import drain
+from costapp.services.seed_demo import company
+from costapp.services.seed_demo.generate import day_spans
+from costapp.storage import demo as stored
+from costapp.storage.partitions import ensure_partitions
+from costapp.storage.spans import insert_spans
+
+Connection = psycopg.Connection[Any]
+
+
+class NotDemo(Exception):
+    """The project holds real data, which demo data must not be mixed with."""
+
+
+class Progress(NamedTuple):
+    """How far seeding has come, told after each day."""
+
+    day: date
+    days_done: int
+    days: int
+    traces: int
+    spans: int  # stored by this run
+
+
+def demo_project() -> Project:
+    """The demo project, made at need, with every administrator as its owner. Raises NotDemo."""
+    project, _ = Project.objects.get_or_create(
+        slug=company.PROJECT_SLUG,
+        defaults={"name": company.PROJECT_NAME, "time_zone": company.TIME_ZONE, "is_demo": True},
+    )
+    if not project.is_demo:
+        raise NotDemo(
+            f"The project {project.name!r} ({project.slug}) holds real data and is left alone."
+            " Rename its slug to seed a demo."
+        )
+    for user in get_user_model().objects.filter(is_superuser=True, is_active=True):
+        Membership.objects.get_or_create(project=project, user=user, defaults={"role": Membership.Role.OWNER})
+    return project
+
+
+def seed_demo(
+    conn: Connection,
+    *,
+    now: datetime,
+    days: int = company.DAYS,
+    scale: float = 1.0,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Project:
+    """Seed what is missing of the ``days`` up to ``now``. ``conn`` must be in autocommit mode.
+
+    ``scale`` multiplies the number of sessions. Raises NotDemo.
+    """
+    project = demo_project()
+    anchor = project.created_at.astimezone(UTC).date()
+    today = now.astimezone(UTC).date()
+    missing = _missing_days(conn, project.pk, today, days)
+    traces = spans = 0
+    for number, day in enumerate(missing, start=1):
+        ensure_partitions(conn, [day])
+        day_traces = list(day_spans(day, anchor=anchor, until=now, scale=scale))
+        spans += insert_spans(conn, project.pk, chain.from_iterable(day_traces))
+        traces += len(day_traces)
+        drain(conn)
+        tell(Progress(day, number, len(missing), traces, spans))
+    return project
+
+
+def _missing_days(conn: Connection, project_id: int, today: date, days: int) -> list[date]:
+    """Newest first. Today always counts as missing: it has grown since."""
+    there = stored.days_with_spans(conn, project_id, today - timedelta(days=days), today - timedelta(days=1))
+    return [day for day in _back_from(today, days) if day not in there]
+
+
+def _back_from(today: date, days: int) -> Iterator[date]:
+    return (today - timedelta(days=number) for number in range(days))

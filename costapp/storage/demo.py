@@ -1,0 +1,15 @@
+"""What of the demo data is stored already."""
+
+from datetime import date
+from typing import Any
+
+import psycopg
+
+
+def days_with_spans(conn: psycopg.Connection[Any], project_id: int, first: date, last: date) -> set[date]:
+    """The days of a project that have spans, between two days, both included."""
+    query = """
+        select day from generate_series(%s::date, %s::date, interval '1 day') as days(day)
+        where exists (select 1 from span where span.project_id = %s and span.day = days.day::date)
+    """
+    return {row[0].date() for row in conn.execute(query, (first, last, project_id))}

@@ -1,0 +1,71 @@
+"""What tests of the pipeline share: spans as short stories, and the whole derived state as one value."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from django.db import connection as django_connection
+
+from costapp.core.values import Role, Span, SpanFacts
+from costapp.storage.connection import connect
+from costapp.storage.spans import insert_spans
+
+SECOND_NS = 1_000_000_000
+NOON_NS = 1_780_056_000 * SECOND_NS  # 2026-05-29 12:00 UTC
+
+DERIVED_TABLES = (
+    "charge", "rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "session_day", "user_day",
+    "activity_day",
+)  # fmt: skip
+DATA_TABLES = (
+    "span", "dirty_trace", "dirty_cell", "dirty_actor", "charge_revision", "rollup_pace", "rollup_zone",
+    "shared_response", "odd_trace", "retention_horizon", *DERIVED_TABLES,
+)  # fmt: skip
+
+
+def open_connection() -> psycopg.Connection[Any]:
+    """A connection of its own to the test database, as a worker has one."""
+    settings = django_connection.get_connection_params()
+    names = ("host", "port", "user", "password", "dbname")
+    return connect(psycopg.conninfo.make_conninfo(**{name: settings[name] for name in names if settings.get(name)}))
+
+
+def trace_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def root(trace: int, span: int = 1, *, start_ns: int = NOON_NS, **facts: Any) -> Span:
+    facts = {"name": "GET /ask", "service": "web", "duration_us": 900_000, **facts}
+    return Span(trace_id(trace), span, 0, start_ns, SpanFacts(**facts))
+
+
+def call(trace: int, span: int = 2, *, parent: int = 1, start_ns: int = NOON_NS + SECOND_NS, **facts: Any) -> Span:
+    """A model call of 1000 tokens in and 100 out."""
+    facts = {
+        "name": "chat gpt-4o", "service": "web", "duration_us": 500_000, "role": Role.CALL, "provider_raw": "openai",
+        "operation": "chat", "model_requested": "gpt-4o", "model_responded": "gpt-4o", "input": 1000, "output": 100,
+        "response_id": f"resp-{trace}-{span}", **facts,
+    }  # fmt: skip
+    return Span(trace_id(trace), span, parent, start_ns, SpanFacts(**facts))
+
+
+def store(conn: psycopg.Connection[Any], spans: Iterable[Span], *, project_id: int = 1) -> int:
+    return insert_spans(conn, project_id, list(spans))
+
+
+def fingerprint(conn: psycopg.Connection[Any], tables: Iterable[str] = DERIVED_TABLES) -> dict[str, list[str]]:
+    """Every row of the derived tables as text, sorted: equal if and only if not one byte differs."""
+    return {
+        table: sorted(row for (row,) in conn.execute(f"select {table}::text from {table}"))
+        for table in tables
+    }
+
+
+def totals(conn: psycopg.Connection[Any], expression: str, table: str = "charge") -> tuple[Any, ...]:
+    row = conn.execute(f"select {expression} from {table}").fetchone()
+    assert row is not None
+    return row
+
+
+def empty(conn: psycopg.Connection[Any]) -> None:
+    conn.execute(f"truncate {', '.join(DATA_TABLES)}")
