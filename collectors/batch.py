@@ -19,7 +19,7 @@ class Batch:
     transport: str  # http | grpc
     wire_bytes: int
     rows: list[bytes] = field(default_factory=list)  # storage.spans rows
-    content: list[tuple[bytes, bytes]] = field(default_factory=list)  # (row, JSON text), for projects that opted in
+    content: list[tuple[bytes, str]] = field(default_factory=list)  # (row, JSON text), for projects that opted in
     points: list[MetricPoint] = field(default_factory=list)
     received: int = 0
     ignored: int = 0  # carried no usage: log records, data points

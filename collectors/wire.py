@@ -3,7 +3,8 @@
 Field numbers are those of opentelemetry-proto; what we do not read is not declared, so the parser skips
 it. Two liberties against the official schema: attributes, resources and scopes stay raw bytes
 (they repeat, so decode.py looks them up instead of parsing them again), and strings are `bytes`, so that
-one invalid UTF-8 sequence cannot refuse a whole request.
+one invalid UTF-8 sequence cannot refuse a whole request. The three signals share one shape:
+request.resources[].scopes[].items[].
 """
 
 from typing import Any
@@ -12,8 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 __all__ = [
-    "AnyValue", "DecodeError", "KeyValue", "LogsRequest", "MetricsRequest", "Resource", "Scope", "Status",
-    "TracesRequest",
+    "REQUESTS", "AnyValue", "DecodeError", "ExportResponse", "KeyValue", "Resource", "RetryInfo", "Scope", "Status",
 ]  # fmt: skip
 
 _PACKAGE = "costapp.wire"
@@ -32,9 +32,9 @@ _TYPES = {
 
 # message: {field: (number, type)}; "*" = repeated, "?" = member of the message's oneof "value"
 _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
-    "TracesRequest": {"resource_spans": (1, "*ResourceSpans")},
-    "ResourceSpans": {"resource": (1, "bytes"), "scope_spans": (2, "*ScopeSpans")},
-    "ScopeSpans": {"scope": (1, "bytes"), "spans": (2, "*Span")},
+    "TracesRequest": {"resources": (1, "*ResourceSpans")},
+    "ResourceSpans": {"resource": (1, "bytes"), "scopes": (2, "*ScopeSpans")},
+    "ScopeSpans": {"scope": (1, "bytes"), "items": (2, "*Span")},
     "Span": {
         "trace_id": (1, "bytes"),
         "span_id": (2, "bytes"),
@@ -49,9 +49,9 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     },
     "SpanEvent": {"time_ns": (1, "fixed64"), "name": (2, "bytes"), "attributes": (3, "*bytes")},
     "SpanStatus": {"code": (3, "int32")},
-    "LogsRequest": {"resource_logs": (1, "*ResourceLogs")},
-    "ResourceLogs": {"resource": (1, "bytes"), "scope_logs": (2, "*ScopeLogs")},
-    "ScopeLogs": {"scope": (1, "bytes"), "log_records": (2, "*LogRecord")},
+    "LogsRequest": {"resources": (1, "*ResourceLogs")},
+    "ResourceLogs": {"resource": (1, "bytes"), "scopes": (2, "*ScopeLogs")},
+    "ScopeLogs": {"scope": (1, "bytes"), "items": (2, "*LogRecord")},
     "LogRecord": {
         "time_ns": (1, "fixed64"),
         "body": (5, "bytes"),
@@ -61,9 +61,9 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "observed_ns": (11, "fixed64"),
         "event_name": (12, "bytes"),
     },
-    "MetricsRequest": {"resource_metrics": (1, "*ResourceMetrics")},
-    "ResourceMetrics": {"resource": (1, "bytes"), "scope_metrics": (2, "*ScopeMetrics")},
-    "ScopeMetrics": {"scope": (1, "bytes"), "metrics": (2, "*Metric")},
+    "MetricsRequest": {"resources": (1, "*ResourceMetrics")},
+    "ResourceMetrics": {"resource": (1, "bytes"), "scopes": (2, "*ScopeMetrics")},
+    "ScopeMetrics": {"scope": (1, "bytes"), "items": (2, "*Metric")},
     "Metric": {
         "name": (1, "bytes"),
         "unit": (3, "bytes"),
@@ -151,9 +151,11 @@ def _build() -> dict[str, Any]:
 
 
 _classes = _build()
-TracesRequest = _classes["TracesRequest"]
-LogsRequest = _classes["LogsRequest"]
-MetricsRequest = _classes["MetricsRequest"]
+REQUESTS = {
+    "traces": _classes["TracesRequest"],
+    "logs": _classes["LogsRequest"],
+    "metrics": _classes["MetricsRequest"],
+}
 Resource = _classes["Resource"]
 Scope = _classes["Scope"]
 KeyValue = _classes["KeyValue"]

@@ -1,6 +1,6 @@
 """The part of OTLP/JSON that we read, as typed structures. Unknown fields are ignored, null means absent.
 
-Attributes stay raw, as in wire.py: decode.py looks their bytes up before it parses them.
+Attributes, resources and scopes stay raw, and the three signals share one shape, as in wire.py.
 """
 
 import json
@@ -47,7 +47,7 @@ class Scope(Struct, gc=False):
 
 class SpanEvent(Struct, gc=False):
     name: str | None = None
-    time: Integer = field(default=None, name="timeUnixNano")
+    time_ns: Integer = field(default=None, name="timeUnixNano")
     attributes: Attributes = None
 
 
@@ -152,6 +152,7 @@ _DECODERS: dict[str, Any] = {
 }
 decode_resource: Any = msgspec.json.Decoder(Resource | None).decode
 decode_scope: Any = msgspec.json.Decoder(Scope | None).decode
+decode_key_value: Any = msgspec.json.Decoder(KeyValue | None).decode
 
 
 def decode(signal: str, body: bytes) -> Any:

@@ -98,7 +98,8 @@ class Resolved(NamedTuple):
     provider: str  #: who bills
     owner: str  #: whose catalogue entry (and price) is taken; differs when one resells another
     model: str  #: catalogue id; "" = not in the catalogue
-    guessed: bool = False
+    guessed: bool = False  #: the seller itself is a guess
+    vendor_price: bool = False  #: the seller is known, but does not list this model
     inexact: bool = False  #: the price may be another one: a region cut off, a fine-tuned model's base
     why: str = ""
 
@@ -209,9 +210,11 @@ class Names:
         guess = self._at_vendor(model, spellings)
         if guess is None:
             return Resolved(seller.provider, seller.provider, "", why=seller.why)
-        reason = f"{seller.provider} does not list this model" if seller.provider else "The provider is not stated"
-        why = f"{reason}: the price of {guess.owner} was taken."
-        return guess._replace(provider=seller.provider or guess.owner, guessed=True, why=why)
+        if seller.provider:
+            why = f"{seller.why} {seller.provider} does not list this model: the price of {guess.owner} was taken."
+            return guess._replace(provider=seller.provider, guessed=seller.guessed, vendor_price=True, why=why.strip())
+        why = f"{seller.why} The provider is not known: {guess.owner} was taken, which sells this model."
+        return guess._replace(guessed=True, why=why.strip())
 
     def _seller_by_form(self, model: str) -> str:
         form = next((seller for pattern, seller in _ID_FORMS if pattern.match(model.lower())), "")

@@ -25,13 +25,16 @@ MAX_ENTRIES = 20_000
 
 #: Answers of a provider that refused the call before doing any work: not billed.
 REFUSED_ERRORS = frozenset({
-    "authentication", "bad_request", "content_filter", "context_length", "forbidden", "invalid_request", "not_found",
-    "permission", "quota", "rate_limit", "throttled", "unauthorized",
+    "authentication", "context_length", "invalid_request", "not_found", "overloaded", "permission", "quota",
+    "rate_limit",
 })  # fmt: skip
 #: For possible spend: a token is taken to be at least this many characters ...
 CHARS_PER_TOKEN = 2
 #: ... and this many tokens where no size is known at all.
 ASSUMED_TOKENS = 4096
+
+#: A billion dollars: more is a made-up number, and would not fit a bigint when summed.
+MAX_POSSIBLE_NANO = 10**18
 
 _STANDARD_TIERS = frozenset({
     "", "auto", "default", "on_demand", "on-demand", "ondemand", "regular", "scale", "standard", "standard_only",
@@ -41,6 +44,7 @@ _TIER_ALIASES = {"turbo": "fast", "speed:fast": "fast", "flex_processing": "flex
 _BATCH = int(ChargeFlag.BATCH)
 _APP_CACHED = int(ChargeFlag.APP_CACHED)
 _GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
+_VENDOR_PRICE = int(ChargeFlag.VENDOR_PRICE)
 _UNPRICED, _PRICED, _ESTIMATED = int(CostStatus.UNPRICED), int(CostStatus.PRICED), int(CostStatus.ESTIMATED)
 _UNKNOWN, _USAGE_ESTIMATED = int(UsageState.UNKNOWN), int(UsageState.ESTIMATED)
 
@@ -298,14 +302,24 @@ def _segment(active: Sequence[Candidate], compile_once: Callable[[Candidate], Co
 
 
 def _compile(candidate: Candidate, resolved: Resolved, context: Context) -> CompiledRates:
-    special = bool(context.batch or context.service_tier)
-    doubt = not candidate.own and resolved.inexact
+    own = candidate.own
+    missing = _missing_context(candidate, context)
     return CompiledRates(
         candidate.row,
         candidate.discount,
-        flags=_GUESSED if resolved.guessed and not candidate.own else 0,
-        inexact=doubt or (special and not (candidate.batch and candidate.tier)),
+        flags=0 if own else _GUESSED * resolved.guessed + _VENDOR_PRICE * resolved.vendor_price,
+        inexact=bool(missing) or (resolved.inexact and not own),
+        context_note=missing,
     )
+
+
+def _missing_context(candidate: Candidate, context: Context) -> str:
+    """A sentence when a stated batch or service tier has no rate of its own."""
+    if context.batch and not candidate.batch:
+        return "No batch rate is known: the regular rate was taken."
+    if context.service_tier and not candidate.tier:
+        return f"No rate for the service tier {context.service_tier} is known: the standard rate was taken."
+    return ""
 
 
 def _in_window(row: RateSet, minute: int) -> bool:
@@ -419,4 +433,4 @@ def _tokens(chars: int | None) -> int:
 
 def _possible_nano(call: Call, rates: CompiledRates) -> int:
     once = sum(line.amount_nano for line in rates.lines(call._replace(usage=possible_usage(call))))
-    return once * max(call.attempts, 1)
+    return min(once * max(call.attempts, 1), MAX_POSSIBLE_NANO)

@@ -43,6 +43,9 @@ UNIT_METERS: Mapping[str, tuple[str, ...]] = {
 UNIT_METER_NAMES = frozenset(meter for meters in UNIT_METERS.values() for meter in meters)
 RATE_METERS = frozenset((*TOKEN_METERS, "cache_write", REQUEST)) | UNIT_METER_NAMES
 
+#: Dearest price that is believed: $100,000 per million tokens, $100 per unit. Keeps sums inside a bigint.
+MAX_RATE_NANO = 10**14
+
 BEGINNING_NS = -(2**63)
 END_NS = 2**63 - 1
 NS_PER_MINUTE = 60 * 10**9
@@ -134,15 +137,25 @@ class Band(NamedTuple):
 class CompiledRates:
     """A rate set made ready: flat prices per context band, discount applied, meters inherited."""
 
-    __slots__ = ("_rates", "_thresholds", "bands", "complete", "discount", "flags", "inexact", "rate_set", "request")
+    __slots__ = (
+        "_rates", "_thresholds", "bands", "complete", "context_note", "discount", "flags", "inexact", "rate_set",
+        "request",
+    )  # fmt: skip
 
     def __init__(
-        self, rate_set: RateSet, discount: Discount | None = None, *, flags: int = 0, inexact: bool = False
+        self,
+        rate_set: RateSet,
+        discount: Discount | None = None,
+        *,
+        flags: int = 0,
+        inexact: bool = False,
+        context_note: str = "",
     ) -> None:
         self.rate_set = rate_set
         self.discount = discount
         self.flags = flags  #: ChargeFlag bits that a price by these rates carries
         self.inexact = inexact  #: taken for want of a rate for this very region, tier or model
+        self.context_note = context_note  #: a sentence, when the stated tier or batch has no rate of its own
         self._rates = {meter: _discounted(rate, discount) for meter, rate in rate_set.decode().items()}
         token_rates = [rate for meter, rate in self._rates.items() if meter not in UNIT_METER_NAMES]
         self._thresholds = sorted({threshold for rate in token_rates for threshold, _ in rate.tiers})
@@ -155,6 +168,11 @@ class CompiledRates:
         if not self._thresholds:
             return self.bands[0]
         return self.bands[bisect_left(self._thresholds, prompt_tokens(usage))]
+
+    def threshold(self, usage: Usage) -> int | None:
+        """The highest context threshold that a prompt exceeds; None = the base rates hold."""
+        index = bisect_left(self._thresholds, prompt_tokens(usage))
+        return self._thresholds[index - 1] if index else None
 
     def lines(self, call: Call) -> Iterator[Line]:
         """Every term of the cost of a call, those of meters without a price included."""

@@ -182,6 +182,7 @@ class ChargeFlag(IntFlag):
     APP_CACHED = 64
     PROVIDER_GUESSED = 128  #: provider missing or unknown: the model's own vendor was taken
     CACHE_SPLIT_ASSUMED = 256  #: 5-minute cache writes assumed, the wire did not say
+    VENDOR_PRICE = 512  #: the seller does not list the model: the price of the model's own vendor was taken
 
 
 class Call(NamedTuple):

@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from costapp.core.rates import RATE_METERS
+from costapp.core.rates import MAX_RATE_NANO, RATE_METERS
 from costapp.models.project import Project
 
 CATALOGUE_PRIORITY = 0
@@ -23,8 +23,8 @@ def validate_rates(rates: Any) -> None:
             raise ValidationError(f"{meter!r} is not a meter. Meters: {', '.join(sorted(RATE_METERS))}.")
         tiers = rate.get("tiers", []) if isinstance(rate, dict) else None
         prices = [rate.get("nano"), *(tier[-1] for tier in tiers)] if tiers is not None else [None]
-        if not all(isinstance(price, int) and price >= 0 for price in prices):
-            raise ValidationError(f"The rate of {meter} must be whole nano-dollars per million units, 0 or more.")
+        if not all(type(price) is int and 0 <= price <= MAX_RATE_NANO for price in prices):
+            raise ValidationError(f"The rate of {meter} must be whole nano-dollars per million units, 0 to 10^14.")
 
 
 class PriceList(models.Model):

@@ -37,7 +37,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bind", default=env.text("COSTAPP_BIND", "127.0.0.1"), help="address to listen on")
     for option, name, default in PORTS:
         parser.add_argument(option, type=int, default=env.number(name, default), help=f"default {default} ({name})")
-    parser.add_argument("--demo", action="store_true", help="fill an empty database with a believable company")
+    parser.add_argument("--demo", action="store_true", help="add a project with a believable company in it, and live traffic")
     return parser.parse_args(arguments)
 
 
@@ -162,7 +162,7 @@ def programs(home: Path, chosen: argparse.Namespace) -> Iterator[Program]:
     )  # fmt: skip
     yield Program("beat", [*celery, "beat", "-l", "WARNING", "-s", home / "beat-schedule", "--pidfile="])
     if chosen.demo:
-        yield Program("traffic", [python, MANAGE, "demo_traffic"])
+        yield Program("traffic", [python, MANAGE, "demo_traffic", "--seed"])
 
 
 def web_command(chosen: argparse.Namespace) -> list[str]:

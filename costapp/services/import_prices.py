@@ -15,9 +15,13 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from costapp.models.pricing import CATALOGUE_PRIORITY, PriceList, RateSet
+from costapp.core.money import format_nano
+from costapp.models.pricing import CATALOGUE_PRIORITY, PROJECT_PRIORITY, PriceList, RateSet
+from costapp.models.project import Project
 from costapp.services.genai_catalogue import PACKAGE, CatalogueData, read_package
+from costapp.services.price_csv import parse_price_csv
 
+MAX_CHANGES = 500
 _SKU = ("provider", "model", "region", "service_tier", "batch", "window_start", "window_end", "valid_from")
 
 
@@ -33,16 +37,18 @@ class ImportResult:
     restored: int = 0
     unchanged: int = 0
     skipped: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)  #: one line per change, at most MAX_CHANGES
 
     @property
     def changed(self) -> bool:
         return bool(self.opened or self.closed or self.superseded or self.restored)
 
     def sentence(self) -> str:
+        about = f"{self.name} {self.version}".strip()
         if not self.changed:
-            return f"{self.name} {self.version}: nothing new, {self.unchanged:,} rates are as they were."
+            return f"{about}: nothing new, {self.unchanged:,} rates are as they were."
         return (
-            f"{self.name} {self.version}: {self.opened:,} rates opened, {self.closed:,} end dates moved, "
+            f"{about}: {self.opened:,} rates opened, {self.closed:,} end dates moved, "
             f"{self.superseded:,} superseded, {self.restored:,} restored, {self.unchanged:,} unchanged."
         )
 
@@ -68,6 +74,33 @@ def import_catalogue(data: CatalogueData | None = None, *, now: datetime | None 
     return result
 
 
+@transaction.atomic
+def import_csv(
+    project: Project, text: str, *, name: str = "own prices", source: str = "", dry_run: bool = False,
+    now: datetime | None = None,
+) -> ImportResult:  # fmt: skip
+    """Make a project's list say what a CSV text says; rows that are gone from it are superseded.
+
+    Raises PriceListError, with every problem in a sentence, before anything is written.
+    """
+    now = now or timezone.now()
+    rows = parse_price_csv(text)
+    PriceList.objects.get_or_create(
+        project=project, name=name, defaults={"kind": PriceList.Kind.CUSTOM, "priority": PROJECT_PRIORITY}
+    )
+    price_list = PriceList.objects.select_for_update().get(project=project, name=name)
+    for row in rows:
+        row.price_list = price_list
+        row.source = row.source or source
+    result = sync_rates(price_list, rows, retire=None, reason=f"not in {source or 'the new list'} any more", now=now)
+    if result.changed:
+        price_list.source, price_list.imported_at = source, now
+        price_list.save()
+    if dry_run:
+        transaction.set_rollback(True)
+    return result
+
+
 def sync_rates(
     price_list: PriceList,
     wanted: Iterable[RateSet],
@@ -90,8 +123,10 @@ def sync_rates(
         old = known.get(identity)
         if old is None:
             opened.append(row)
+            _note(result, f"+ {describe(row)}")
         elif _revive(old, row.valid_to, result):
             touched.append(old)
+            _note(result, f"~ {describe(old)}")
         else:
             result.unchanged += 1
     for identity, old in known.items():
@@ -100,6 +135,7 @@ def sync_rates(
             old.superseded_at, old.superseded_reason = now, reason
             result.superseded += 1
             touched.append(old)
+            _note(result, f"- {describe(old)} (superseded)")
     _write(opened, touched, now)
     result.opened = len(opened)
     return result
@@ -112,6 +148,27 @@ def _revive(old: RateSet, valid_to: datetime | None, result: ImportResult) -> bo
     result.closed += moved and not superseded
     old.superseded_at, old.superseded_reason, old.valid_to = None, "", valid_to
     return superseded or moved
+
+
+def describe(row: RateSet) -> str:
+    """``openai/gpt-4o, batch, from 2026-01-01: input $2.50, output $10.00``."""
+    about = [f"{row.provider or 'any provider'}/{row.model}"]
+    about += [text for text in (row.region, row.service_tier, "batch" if row.batch else "") if text]
+    if row.window_start and row.window_end:
+        about.append(f"{row.window_start:%H:%M}-{row.window_end:%H:%M} UTC")
+    about += [f"from {row.valid_from:%Y-%m-%d}"] if row.valid_from else []
+    about += [f"until before {row.valid_to:%Y-%m-%d}"] if row.valid_to else []
+    prices = [
+        f"{meter} {format_nano(rate['nano'])}{'+' if rate.get('tiers') else ''}" for meter, rate in row.rates.items()
+    ]
+    if row.discount_percent is not None:
+        prices.append(f"{row.discount_percent.normalize():f} % off" + (f" {row.priced_as}" if row.priced_as else ""))
+    return f"{', '.join(about)}: {', '.join(prices)}"
+
+
+def _note(result: ImportResult, change: str) -> None:
+    if len(result.changes) < MAX_CHANGES:
+        result.changes.append(change)
 
 
 def _write(opened: Sequence[RateSet], touched: Sequence[RateSet], now: datetime) -> None:

@@ -172,6 +172,12 @@ def mark_traces(conn: Connection, rows: Sequence[bytes]) -> None:
         copy_rows(conn, COPY_MARKS, encode_marks(rows))
 
 
+def dirty_traces_exceed(conn: Connection, limit: int) -> bool:
+    """Whether more than `limit` marks wait. Reads at most that many index entries."""
+    row = conn.execute("select exists (select from dirty_trace offset %s)", (limit,)).fetchone()
+    return bool(row and row[0])
+
+
 def copy_rows(conn: Connection, statement: LiteralString, rows: Sequence[bytes]) -> None:
     with conn.cursor().copy(statement) as copy:
         copy.write(copy_document(rows))

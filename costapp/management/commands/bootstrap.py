@@ -20,6 +20,7 @@ from costapp.models import RateSet
 from costapp.runtime.home import write_private
 from costapp.runtime.static import collect_if_changed
 from costapp.services.first_project import FirstSignIn, create_first_project
+from costapp.services.seed_demo.seed import demo_project
 
 LOCK = 0x0C057A99  # any number that nothing else locks
 
@@ -30,7 +31,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--credentials", type=Path, help="write the first sign-in to this file, do not print it")
-        parser.add_argument("--demo", action="store_true", help="fill an empty database with a believable company")
+        parser.add_argument("--demo", action="store_true", help="make a project for demo data as well")
 
     def handle(self, *, credentials: Path | None, demo: bool, **_: Any) -> None:
         with alone():
@@ -44,7 +45,7 @@ class Command(BaseCommand):
             if first:
                 self.hand_over(first, credentials)
             if demo:
-                call_command("seed_demo", if_empty=True)
+                demo_project()  # filled by demo_traffic, so that the first page need not wait for it
 
     def import_prices(self) -> None:
         told = StringIO()

@@ -7,8 +7,10 @@ from random import Random
 from types import FrameType
 from typing import Any
 
+from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from costapp import env
 from costapp.models import IngestKey, Project
 from costapp.services.replay.recording import Body
 from costapp.services.replay.send import HttpSender, SendError
@@ -16,6 +18,7 @@ from costapp.services.seed_demo.live import live_traces
 from costapp.services.seed_demo.otlp import export_request
 from costapp.services.seed_demo.seed import NotDemo, demo_project
 
+HTTP = f"http://127.0.0.1:{env.number('COSTAPP_OTLP_HTTP_PORT', 4318)}"
 KEY_NAME = "demo traffic"
 RETRY_S = 5.0
 
@@ -24,10 +27,9 @@ class Command(BaseCommand):
     help = "Send small steady traffic to the demo project until stopped."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--http", default="http://127.0.0.1:4318", metavar="URL", help="OTLP/HTTP address (%(default)s)"
-        )
+        parser.add_argument("--http", default=HTTP, metavar="URL", help="OTLP/HTTP address (%(default)s)")
         parser.add_argument("--per-second", type=float, default=0.5, help="traces per second (%(default)s)")
+        parser.add_argument("--seed", action="store_true", help="first seed the days that are missing")
         parser.add_argument("--traces", type=int, default=0, help="stop after so many (default: never)")
 
     def handle(self, **options: Any) -> None:
@@ -36,6 +38,8 @@ class Command(BaseCommand):
         signal.signal(signal.SIGTERM, _stop)
         try:
             project = demo_project()
+            if options["seed"]:
+                call_command("seed_demo", stdout=self.stdout)
             self._send(project, fresh_key(project), options)
         except NotDemo as error:
             raise CommandError(str(error)) from error

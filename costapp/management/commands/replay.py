@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from costapp import env
 from costapp.core.money import format_usd
 from costapp.models import IngestKey
 from costapp.models.project import hash_key
@@ -28,6 +29,7 @@ _COLUMNS = (
     "output_total",
     "reasoning",
 )
+HTTP = f"http://127.0.0.1:{env.number('COSTAPP_OTLP_HTTP_PORT', 4318)}"
 _HEADS = ("calls", "failed", "unknown", "input", "cache read", "cache write", "output", "reasoning", "unpriced", "cost")
 
 
@@ -38,9 +40,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "directory", type=Path, metavar="DIR", help="recorded bodies; a manifest.json in it describes them"
         )
-        parser.add_argument(
-            "--http", default="http://127.0.0.1:4318", metavar="URL", help="OTLP/HTTP address (%(default)s)"
-        )
+        parser.add_argument("--http", default=HTTP, metavar="URL", help="OTLP/HTTP address (%(default)s)")
         parser.add_argument("--key", required=True, help="ingest key of the project to send to")
         parser.add_argument("--grpc", action="store_true", help="send over OTLP/gRPC instead")
         parser.add_argument("--grpc-endpoint", metavar="HOST:PORT", help="OTLP/gRPC address (the HTTP host, port 4317)")
@@ -90,7 +90,7 @@ def _sender(options: dict[str, Any]) -> Sender:
     if not (options["grpc"] or options["grpc_endpoint"]):
         return HttpSender(options["http"], options["key"], patience_s=options["wait"])
     url = options["http"] if "//" in options["http"] else "//" + options["http"]
-    endpoint = options["grpc_endpoint"] or f"{urlsplit(url).hostname}:4317"
+    endpoint = options["grpc_endpoint"] or f"{urlsplit(url).hostname}:{env.number('COSTAPP_OTLP_GRPC_PORT', 4317)}"
     return GrpcSender(endpoint, options["key"], patience_s=options["wait"])
 
 

@@ -1,0 +1,52 @@
+"""`python -m collectors`: check the settings, then run one or more collector processes on the same ports."""
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import signal
+import sys
+from types import FrameType
+
+from collectors import server
+from collectors.settings import SettingError, Settings, load
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("_granian").setLevel(logging.WARNING)
+    try:
+        settings = load()
+        server.check_port(settings.bind, settings.http_port, "COSTAPP_OTLP_HTTP_PORT")
+        server.check_port(settings.bind, settings.grpc_port, "COSTAPP_OTLP_GRPC_PORT")
+        if settings.processes == 1:
+            server.run(settings)
+            return 0
+        return _run_many(settings)
+    except SettingError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _run_many(settings: Settings) -> int:
+    """Processes share the ports by SO_REUSEPORT. One that ends takes the others along; a supervisor restarts all."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=server.run, args=(settings,)) for _ in range(settings.processes)]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.pid is not None:
+                process.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    for process in processes:
+        process.start()
+    multiprocessing.connection.wait([process.sentinel for process in processes])
+    stop(0, None)
+    for process in processes:
+        process.join(settings.shutdown_seconds + 5)
+    return max(abs(process.exitcode or 0) for process in processes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""OTLP over HTTP: a granian (RSGI) application. Maps a request to Ingest.export and a Refusal to a response."""
+
+import asyncio
+import logging
+from typing import Any
+
+from collectors.auth import key_from_headers
+from collectors.batch import LOGS, METRICS, TRACES
+from collectors.errors import (
+    BODY_TIMEOUT,
+    NOT_FOUND,
+    WRONG_METHOD,
+    WRONG_TYPE,
+    Refusal,
+    bad_data,
+    too_large,
+)  # fmt: skip
+from collectors.ingest import Ingest, Request
+from collectors.limits import Hold
+
+log = logging.getLogger("costapp.collectors")
+
+PROTOBUF_TYPE = "application/x-protobuf"
+JSON_TYPE = "application/json"
+_PATHS = {
+    f"{prefix}/v1/{signal}": signal
+    for prefix in ("", "/api/public/otel")  # the second as Langfuse's SDKs have it
+    for signal in (TRACES, METRICS, LOGS)
+}
+_SCORES = "/api/public/scores"
+Headers = list[tuple[str, str]]
+
+
+class HttpApp:
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+        self.in_flight = 0
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        if scope.proto != "http":
+            return
+        self.in_flight += 1
+        try:
+            status, headers, body = await self._respond(scope, protocol)
+            protocol.response_bytes(status, headers, body)
+        finally:
+            self.in_flight -= 1
+
+    async def _respond(self, scope: Any, protocol: Any) -> tuple[int, Headers, bytes]:
+        is_json = _media_type(scope) == JSON_TYPE
+        try:
+            return await self._route(scope, protocol, is_json)
+        except Refusal as refusal:
+            return self._refused(refusal, is_json)
+        except (ConnectionError, EOFError):  # the client has gone; nobody reads this
+            return self._refused(bad_data("client_gone", "The connection ended before the body did."), is_json)
+
+    async def _route(self, scope: Any, protocol: Any, is_json: bool) -> tuple[int, Headers, bytes]:
+        path = scope.path.rstrip("/") or "/"
+        if path in _PAGES:
+            return await self._page(scope, path)
+        signal = _PATHS.get(path)
+        if signal is None and path != _SCORES:
+            raise Refusal(NOT_FOUND, "not_found", "Nothing is here. OTLP goes to /v1/traces, /v1/metrics or /v1/logs.")
+        if scope.method != "POST":
+            raise Refusal(WRONG_METHOD, "wrong_method", "Use POST.")
+        key = await self._ingest.keys.authenticate(key_from_headers(scope.headers.get), scope.client.rsplit(":", 1)[0])
+        if signal is None:
+            raise Refusal(NOT_FOUND, "scores", "Scores are not collected yet. Traces are, at /api/public/otel/v1/traces.")
+        if _media_type(scope) not in {PROTOBUF_TYPE, JSON_TYPE}:
+            raise Refusal(WRONG_TYPE, "wrong_content_type", f"Content-Type must be {PROTOBUF_TYPE} or {JSON_TYPE}.")
+        self._ingest.admit(key)
+        with self._ingest.memory.hold() as hold:
+            body = await self._body(scope, protocol, hold)
+            encoding = scope.headers.get("content-encoding") or ""
+            request = Request(
+                signal=signal, transport="http", key=key, body=body, content_encoding=encoding, is_json=is_json
+            )
+            answer = await self._ingest.export(request, hold)
+        self._count(200)
+        return 200, [("content-type", JSON_TYPE if is_json else PROTOBUF_TYPE)], answer
+
+    async def _body(self, scope: Any, protocol: Any, hold: Hold) -> bytes:
+        """The whole body, whether its length was announced or it comes in chunks."""
+        limit = self._ingest.settings.body_bytes
+        announced = scope.headers.get("content-length")
+        try:
+            async with asyncio.timeout(self._ingest.settings.body_seconds):
+                if announced is None:
+                    return await _chunks(protocol, limit, hold)
+                size = int(announced)
+                if size > limit:
+                    raise too_large(limit)
+                hold.add(size)
+                return await protocol()  # type: ignore[no-any-return]
+        except TimeoutError:
+            raise Refusal(BODY_TIMEOUT, "body_timeout", "The body took too long to arrive.") from None
+
+    def _refused(self, refusal: Refusal, is_json: bool) -> tuple[int, Headers, bytes]:
+        self._count(refusal.kind.http_status)
+        headers = [("content-type", JSON_TYPE if is_json else PROTOBUF_TYPE)]
+        if refusal.retry_after:
+            headers.append(("retry-after", str(refusal.retry_after)))
+        if refusal.kind is WRONG_METHOD:
+            headers.append(("allow", "POST"))
+        return refusal.kind.http_status, headers, refusal.body(json=is_json)
+
+    def _count(self, status: int) -> None:
+        self._ingest.counters.add("requests_total", transport="http", status=str(status))
+
+    async def _page(self, scope: Any, path: str) -> tuple[int, Headers, bytes]:
+        if scope.method not in {"GET", "HEAD"}:
+            return 405, [("content-type", "text/plain"), ("allow", "GET")], b"Use GET.\n"
+        if path == "/metrics":
+            return 200, [("content-type", "text/plain; version=0.0.4")], self._ingest.counters.text().encode()
+        if path == "/healthz":
+            return 200, [("content-type", "text/plain")], b"ok\n"
+        if await self._ingest.ready():
+            return 200, [("content-type", "text/plain")], b"ready\n"
+        return 503, [("content-type", "text/plain"), ("retry-after", "2")], b"The database is not reachable.\n"
+
+
+_PAGES = {"/healthz", "/readyz", "/metrics"}
+
+
+def _media_type(scope: Any) -> str:
+    return (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
+
+
+async def _chunks(protocol: Any, limit: int, hold: Hold) -> bytes:
+    parts: list[bytes] = []
+    total = 0
+    async for part in protocol:
+        total += len(part)
+        if total > limit:
+            raise too_large(limit)
+        hold.add(len(part))
+        parts.append(part)
+    return b"".join(parts)
