@@ -41,7 +41,11 @@ def flag(name: str, *, default: bool = False) -> bool:
 
 
 def number(name: str, default: int, *, least: int = 0) -> int:
-    value = text(name, str(default)).strip()
+    return whole(name, text(name, str(default)), least=least)
+
+
+def whole(name: str, value: str, *, least: int = 0) -> int:
+    value = value.strip()
     if not value.isascii() or not value.isdigit() or int(value) < least:
         raise SettingError(f"{name} must be a whole number from {least} on, not {value!r}.")
     return int(value)

@@ -28,7 +28,10 @@ def find() -> str | None:
 def install() -> None:
     """By apt as root; nothing is downloaded from anywhere else."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium"]):
+    for command in (
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium"],
+    ):
         subprocess.run(command, env=environment, check=True)
 
 

@@ -1,102 +1,287 @@
 """From decoded OTLP to `SpanFacts`: one attribute at a time, then one span at a time.
 
-`Recogniser.recognise` is pure in (key, value), so callers cache it; `Recogniser.span` only merges hits.
+`Recogniser.recognise` is pure in (key, value), so callers cache it; `Recogniser.span` only merges hits and
+settles what needs several attributes at once.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from collectors.dialects import attribution, otel_genai
-from collectors.dialects.rules import FLAG, Rule, joined, text
-from collectors.dialects.scalars import NAME_LIMIT, clean
-from collectors.dialects.types import Event, Hit, MetricPoint, Resource, Scalar, Scope
-from costapp.core.values import Role, Span, SpanFacts, SpanFlag
+from collectors.dialects import (
+    attribution,
+    coding_agents,
+    content,
+    finish,
+    gateways,
+    langfuse,
+    openinference,
+    openllmetry,
+    otel_genai,
+    vercel,
+)
+from collectors.dialects.metrics import token_point
+from collectors.dialects.rules import FLAG, Rule, both, joined, text
+from collectors.dialects.scalars import DOCUMENT_LIMIT, NAME_LIMIT, clean, text_of
+from collectors.dialects.types import Event, Fact, Hit, MetricPoint, Resource, Scalar, Scope
+from costapp.core.ids import hash64
+from costapp.core.values import Role, Signal, Span, SpanFacts, SpanFlag
 
-BUILT_IN = joined([attribution.TABLE, otel_genai.TABLE, {"service.name": text("service")}])
+#: Every recognised attribute name. docs/attributes.md is held equal to it by a test.
+BUILT_IN: Mapping[str, Rule] = joined([
+    {"service.name": text("service")}, attribution.TABLE, otel_genai.TABLE, openinference.TABLE, openllmetry.TABLE,
+    vercel.TABLE, langfuse.TABLE, gateways.LITELLM, gateways.MLFLOW, gateways.LOGFIRE, coding_agents.TABLE,
+])  # fmt: skip
+
+#: The OpenTelemetry event that repeats the usage of a call.
+OPERATION_DETAILS = "gen_ai.client.inference.operation.details"
+_MAX_KEYS = 10_000
+_DROPPED: Hit = (Fact(FLAG, -1, int(SpanFlag.CONTENT_DROPPED)),)
+_PLAIN, _CALL, _AGGREGATE = int(Role.PLAIN), int(Role.CALL), int(Role.AGGREGATE)
+_TIME_INVALID, _LATE = int(SpanFlag.TIME_INVALID), int(SpanFlag.LATE_RESULT)
 
 
 class Recogniser:
-    """Reads spans of one project: the built-in tables plus the project's own attribute names."""
+    """Reads the telemetry of one project: the built-in tables plus the project's own attribute names.
+
+    `attribute_names` maps a field (feature, user, session, team, environment, variant, prompt_version) to
+    names tried before the built-in ones, best first. Thread-safe; holds no state but a cache of names.
+    """
 
     def __init__(
-        self, attribute_names: Mapping[str, Sequence[str]] | None = None, *, hash_secret: bytes, store_content: bool = False
-    ) -> None:
-        self._rules: dict[str, Rule] = dict(BUILT_IN)
-        self._secret = hash_secret
+        self, attribute_names: Mapping[str, Sequence[str]] | None = None, *, hash_secret: bytes,
+        store_content: bool = False,
+    ) -> None:  # fmt: skip
         self.store_content = store_content
+        self._secret = hash_secret
+        self._rules: dict[str, Rule] = dict(BUILT_IN)
         for field, names in (attribute_names or {}).items():
-            for rank, name in enumerate(names):
-                self._rules[name] = text(field, rank - len(names))
+            if field in attribution.FIELDS:
+                names = [names] if isinstance(names, str) else names
+                for position, name in enumerate(names):
+                    own = text(field, position - len(names) - 1000)
+                    known = self._rules.get(name)
+                    self._rules[name] = both(own, known) if known else own
+        for name in (*content.PROMPTS, *content.ANSWERS, *content.OTHERS):
+            self._rules[name] = self._content_rule(name, self._rules.get(name))
+        self._by_pattern: dict[str, Rule | None] = {}
 
     def recognise(self, key: str, value: Scalar) -> Hit | None:
-        """What this attribute states; None if it is of no interest. Pure in (key, value)."""
+        """What this attribute states; None if it is of no interest. Pure in (key, value); never raises."""
         rule = self._rules.get(key)
-        return rule.read(value) if rule is not None else None
+        if rule is None:
+            rule = self._pattern_rule(key)
+            if rule is None:
+                return None
+        return rule.read(value)
 
     def resource(self, hits: Sequence[Hit]) -> Resource:
         """Digest a resource once for everything below it."""
         found = merged(hits)
-        flags = found.get(FLAG, 0)
-        names = Resource._fields[:-1]
-        return Resource(**{name: found[name] for name in names if name in found},
-                        truncated=bool(flags & SpanFlag.TRUNCATED))
+        stated = {name: found[name] for name in Resource._fields if name in found}
+        return Resource(**stated, truncated=bool(found.get(FLAG, 0) & SpanFlag.TRUNCATED))
 
     def span(
-        self, *, name: str, kind: int, status: int, start_ns: int, end_ns: int, hits: Sequence[Hit],
-        scope: Scope, resource: Resource, events: Sequence[Event] = (),
-    ) -> SpanFacts:
-        """What one span states."""
-        found = merged(hits) if hits else {}
-        flags = found.pop(FLAG, 0)
-        duration_us = (end_ns - start_ns) // 1000 if 0 < start_ns <= end_ns else None
-        if duration_us is None:
-            flags |= SpanFlag.TIME_INVALID
-        role = found.pop("role", None)
-        if role is None:
-            role = int(Role.MAYBE) if "input" in found or "output" in found else int(Role.PLAIN)
-        if role:
-            found["scope"], found["scope_version"] = scope.name or None, scope.version or None
-        port = found.pop("port", None)
-        if port and "host" in found:
-            found["host"] = f"{found['host']}:{port}"
-        for slot in ("service", "region"):
-            found.pop(slot, None)
-        return SpanFacts(
-            name=clean(name, NAME_LIMIT), service=resource.service, duration_us=duration_us, status=status, kind=kind,
-            role=role, flags=flags, environment=found.pop("environment", resource.environment),
-            resource_feature=resource.feature, resource_user=resource.user, resource_session=resource.session,
-            resource_team=resource.team, resource_variant=resource.variant, **found,
-        )
+        self, *, name: str, kind: int, status: int, start_ns: int, end_ns: int, hits: Sequence[Hit], scope: Scope,
+        resource: Resource, events: Sequence[Event] = (),
+    ) -> SpanFacts:  # fmt: skip
+        """What one span states. `hits` in wire order."""
+        duration_us, flags = None, _TIME_INVALID
+        if 0 < start_ns <= end_ns:
+            duration_us, flags = (end_ns - start_ns) // 1000, 0
+        if not hits:
+            return SpanFacts(clean(name, NAME_LIMIT), resource.service, duration_us, status, kind, 0,
+                             flags, 0, resource.environment)  # fmt: skip
+        found = merged(hits)
+        flags |= found.pop(FLAG, 0)
+        role = finish.role_of(found)
+        if role == _PLAIN or (role == _AGGREGATE and not finish.states_usage(found)):
+            return self._plain(name, kind, status, duration_us, role, flags, found, resource)
+        flags = finish.call(found, name=name, role=role, status=status, start_ns=start_ns, flags=flags, scope=scope,
+                            service=resource.service or "", events=events, secret=self._secret)
+        return _facts(found, name=name, kind=kind, role=role, flags=flags, duration_us=duration_us, scope=scope,
+                      resource=resource, status=found.pop("status", status))
 
     def log_record(
-        self, *, event_name: str, body: Scalar, time_ns: int, trace_id: bytes, span_id: int,
-        hits: Sequence[Hit], scope: Scope, resource: Resource,
-    ) -> Span | None:
-        """A log record that reports a model call becomes a Span with signal EVENT; None = not a usage event."""
-        return None
+        self, *, event_name: str, body: Scalar, time_ns: int, trace_id: bytes, span_id: int, hits: Sequence[Hit],
+        scope: Scope, resource: Resource,
+    ) -> Span | None:  # fmt: skip
+        """A log record that reports a model call becomes a Span with signal EVENT; None = any other record.
+
+        Its ids are derived from what it says, so a resent record is the same span. Without trace context it
+        gets a trace of its own, shared by the records of one prompt.
+        """
+        found = merged(hits)
+        flags = found.pop(FLAG, 0)
+        name = _event_name(event_name, found, body, scope)
+        client = coding_agents.CLIENTS.get(name)
+        if client is not None:
+            if not coding_agents.event(client, name, found):
+                return None
+        elif name != OPERATION_DETAILS or not _reports_call(found, scope, resource):
+            return None
+        duration_us = found.get("bare_duration_us")
+        start_ns = max(time_ns - (duration_us or 0) * 1000, 0)
+        if time_ns <= 0:
+            flags |= _TIME_INVALID
+        flags = finish.call(found, name=name, role=_CALL, status=0, start_ns=start_ns, flags=flags, scope=scope,
+                            service=resource.service or "", events=(), secret=self._secret)
+        identity = _event_identity(name, time_ns, found, resource)
+        own_trace = not any(trace_id)
+        trace = _own_trace(found, identity, resource) if own_trace else trace_id
+        facts = _facts(found, name=name, kind=0, role=_CALL, flags=flags, duration_us=duration_us, scope=scope,
+                       resource=resource, status=found.pop("status", 0), signal=int(Signal.EVENT))
+        own_id = hash64(trace + span_id.to_bytes(8, "big", signed=True) + identity)
+        return Span(trace, own_id, 0 if own_trace else span_id, start_ns, facts)
 
     def metric_point(
         self, *, metric: str, value: float, start_ns: int, time_ns: int, is_delta: bool,
-        attributes: Mapping[str, Scalar], scope: Scope, resource: Resource, resource_key: bytes,
-    ) -> MetricPoint | None:
-        """A data point of a token counter (histograms: `value` is the sum); None = some other metric.
+        attributes: Sequence[tuple[str, Scalar]], scope: Scope, resource: Resource, resource_key: bytes,
+    ) -> MetricPoint | None:  # fmt: skip
+        """A data point of a token counter; None for any other metric, and for counts that overlap others.
 
-        `resource_key` identifies the sending process (the raw bytes of its Resource message).
+        For a histogram `value` is the sum. `resource_key` identifies the sending process (the raw bytes of
+        its Resource message), because two processes may send equal series.
         """
+        return token_point(metric=metric, value=value, start_ns=start_ns, time_ns=time_ns, is_delta=is_delta,
+                           attributes=attributes, scope=scope, resource=resource, resource_key=resource_key)
+
+    def content(self, hits: Sequence[Hit]) -> dict[str, str] | None:
+        """Prompt and answer text, for projects that opted in; None if there is none or they did not."""
+        if not self.store_content:
+            return None
+        found = merged(hits)
+        return {slot: found[slot] for slot in ("prompt_text", "answer_text") if slot in found} or None
+
+    def _plain(
+        self, name: str, kind: int, status: int, duration_us: int | None, role: int, flags: int,
+        found: dict[str, Any], resource: Resource,
+    ) -> SpanFacts:  # fmt: skip
+        """A span that only matters for its place in the tree and for whom it says it works."""
+        kept, feature_rank, session_rank = finish.attribution_of(found)
+        return SpanFacts(clean(name, NAME_LIMIT), resource.service, duration_us, status, kind, role,
+                         flags & ~_LATE, 0,
+                         found.get("environment", resource.environment), feature_rank=feature_rank,
+                         session_rank=session_rank, **kept)  # fmt: skip
+
+    def _pattern_rule(self, key: str) -> Rule | None:
+        cache = self._by_pattern
+        if key in cache:
+            return cache[key]
+        if len(cache) >= _MAX_KEYS:
+            cache.clear()
+        rule = cache[key] = self._part_rule(key) or attribution.by_pattern(key)
+        return rule
+
+    def _part_rule(self, key: str) -> Rule | None:
+        """One attribute per message: ``gen_ai.prompt.3.content``."""
+        for slot, pattern in (("prompt_part", content.PROMPT_PART), ("answer_part", content.ANSWER_PART)):
+            found = pattern.match(key)
+            if found:
+                return Rule((slot,), self._part_reader(slot, int(found.group(1))))
         return None
 
+    def _part_reader(self, slot: str, position: int) -> Any:
+        def read(value: Scalar) -> Hit | None:
+            if not isinstance(value, str) or not value:
+                return None
+            digest = content.of_text(self._secret, value)
+            return (Fact(slot, -1, (position, digest)), *self._dropped())
 
-def merged(hits: Sequence[Hit]) -> dict[str, object]:
-    """The best fact per slot: lowest rank, then wire order. Flags add up."""
-    found: dict[str, object] = {}
+        return read
+
+    def _dropped(self) -> Hit:
+        return () if self.store_content else _DROPPED
+
+    def _content_rule(self, name: str, known: Rule | None) -> Rule:
+        """Digest the text of one attribute, beside what the tables read from it."""
+        slot = "prompt" if name in content.PROMPTS else "answer" if name in content.ANSWERS else ""
+        rank = content.PROMPTS.get(name, content.ANSWERS.get(name, 0))
+
+        def read(value: Scalar) -> Hit | None:
+            facts = list(known.read(value) or ()) if known else []
+            if slot == "answer" and name == "output.value":
+                facts += openinference.response_id_of_output(value) or ()
+            digest = content.digest(self._secret, value) if slot else None
+            if digest is not None:
+                facts.append(Fact(slot, rank, digest))
+                if self.store_content:
+                    kept = value if isinstance(value, str) else repr(value)
+                    facts.append(Fact(f"{slot}_text", rank, clean(kept, DOCUMENT_LIMIT)))
+            if value:
+                facts += self._dropped()
+            return tuple(facts) or None
+
+        return Rule((*(known.slots if known else ()), slot or "content"), read)
+
+
+def merged(hits: Sequence[Hit]) -> dict[str, Any]:
+    """The best fact per slot: lowest rank, then wire order. Facts of rank -1 (flags, message parts) add up."""
+    found: dict[str, Any] = {}
     ranks: dict[str, int] = {}
-    flags = 0
     for hit in hits:
         for slot, rank, value in hit:
-            if slot == FLAG:
-                flags |= value
+            if rank == -1:
+                if slot == FLAG:
+                    found[FLAG] = found.get(FLAG, 0) | value
+                else:
+                    found.setdefault(slot, []).append(value)
             elif slot not in ranks or rank < ranks[slot]:
                 ranks[slot] = rank
                 found[slot] = value
-    if flags:
-        found[FLAG] = flags
+    weak_rank = ranks.get("weak_feature")
+    if weak_rank is not None:
+        found["weak_feature_rank"] = weak_rank
     return found
+
+
+def _facts(
+    found: dict[str, Any], *, name: str, kind: int, role: int, flags: int, duration_us: int | None, scope: Scope,
+    resource: Resource, status: int, signal: int = 0,
+) -> SpanFacts:  # fmt: skip
+    kept, feature_rank, session_rank = finish.attribution_of(found)
+    for slot in finish.CALL_SLOTS:
+        if slot in found:
+            kept[slot] = found[slot]
+    return SpanFacts(
+        clean(name, NAME_LIMIT), resource.service, duration_us, status, kind, role, flags, signal,
+        found.get("environment", resource.environment), feature_rank=feature_rank, session_rank=session_rank,
+        scope=clean(scope.name) or None, scope_version=clean(scope.version, 64) or None,
+        resource_feature=resource.feature, resource_user=resource.user, resource_session=resource.session,
+        resource_team=resource.team, resource_variant=resource.variant, **kept,
+    )  # fmt: skip
+
+
+def _event_name(stated: str, found: Mapping[str, Any], body: Scalar, scope: Scope) -> str:
+    """The event's name: its own field, an attribute, or the body (Claude Code); whichever we know."""
+    candidates = [stated, found.get("event_name") or "", text_of(body) or ""]
+    if scope.name.startswith("com.anthropic.claude_code"):
+        candidates.append(f"claude_code.{found.get('event_name')}")
+    for name in candidates:
+        if name in coding_agents.CLIENTS or name == OPERATION_DETAILS:
+            return name
+    return ""
+
+
+def _reports_call(found: Mapping[str, Any], scope: Scope, resource: Resource) -> bool:
+    """The event has a result (not only a request), and no richer event of the same client repeats it."""
+    if scope.name.startswith("gemini-cli") or resource.service == "gemini-cli":
+        return False
+    if found.get("role", _CALL) != _CALL:
+        return False
+    return any(slot in found for slot in ("input", "output", "error", "response_id"))
+
+
+def _event_identity(name: str, time_ns: int, found: Mapping[str, Any], resource: Resource) -> bytes:
+    parts = [name, time_ns, resource.service, *(found.get(slot) for slot in (
+        "session", "prompt_id", "event_sequence", "event_timestamp", "response_id", "model_bare", "input", "output",
+        "cache_read", "cache_write", "error"))]  # fmt: skip
+    return repr(parts).encode("utf-8", "replace")
+
+
+def _own_trace(found: Mapping[str, Any], identity: bytes, resource: Resource) -> bytes:
+    """Records of one prompt belong together (retries); any other record stands alone."""
+    key = identity
+    if found.get("session") and found.get("prompt_id"):
+        key = repr((resource.service, found["session"], found["prompt_id"])).encode("utf-8", "replace")
+    return hashlib.blake2b(key, digest_size=16).digest()

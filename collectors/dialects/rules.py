@@ -20,10 +20,10 @@ from collectors.dialects.scalars import (
 from collectors.dialects.types import Fact, Hit, Scalar
 from costapp.core.values import SpanFlag
 
-FLAG = "flags"  #: slot of SpanFlag bits; the only slot whose values add up instead of competing
+FLAG = "flags"  #: slot of SpanFlag bits; facts of rank -1 add up instead of competing
 
-TRUNCATED = Fact(FLAG, 0, int(SpanFlag.TRUNCATED))
-INVALID = Fact(FLAG, 0, int(SpanFlag.USAGE_INVALID))
+TRUNCATED = Fact(FLAG, -1, int(SpanFlag.TRUNCATED))
+INVALID = Fact(FLAG, -1, int(SpanFlag.USAGE_INVALID))
 
 
 class Rule(NamedTuple):
@@ -65,16 +65,17 @@ def count(slot: str, rank: int = 0, *, loose: bool = False) -> Rule:
 
 def flag(bit: SpanFlag) -> Rule:
     """A boolean that sets a SpanFlag."""
-    hit: Hit = (Fact(FLAG, 0, int(bit)),)
+    hit: Hit = (Fact(FLAG, -1, int(bit)),)
     return Rule((bit.name.lower() if bit.name else "flags",), lambda value: hit if truth_of(value) else None)
 
 
 def usd(slot: str = "reported_nano", rank: int = 0, *, name: str, units_per_usd: int = 1) -> Rule:
     """A cost the client computed; zero states nothing, because clients send 0 when they do not know."""
+    source = "reported_source" if slot == "reported_nano" else f"{slot}_source"
 
     def read(value: Scalar) -> Hit | None:
         nano = nano_of(value, units_per_usd=units_per_usd)
-        return (Fact(slot, rank, nano), Fact("reported_source", rank, name)) if nano else None
+        return (Fact(slot, rank, nano), Fact(source, rank, name)) if nano else None
 
     return Rule((slot,), read)
 
@@ -89,16 +90,20 @@ def duration(slot: str, rank: int = 0, *, per_second: int) -> Rule:
     return Rule((slot,), read)
 
 
-def choice(slot: str, rank: int, values: Mapping[str, int], default: int | None = None) -> Rule:
+def choice(slot: str, rank: int, values: Mapping[str, int | str], default: int | None = None) -> Rule:
     """A word that selects a constant, for example a span kind that selects a role."""
-    hits: dict[str, Hit] = {word: (Fact(slot, rank, number),) for word, number in values.items()}
-    other: Hit | None = (Fact(slot, rank, default),) if default is not None else None
+    hits: dict[str, Hit] = {word: (Fact(slot, rank, _plain(number)),) for word, number in values.items()}
+    other: Hit | None = (Fact(slot, rank, int(default)),) if default is not None else None
 
     def read(value: Scalar) -> Hit | None:
         word = text_of(value)
         return hits.get(word.lower(), other) if word is not None else None
 
     return Rule((slot,), read)
+
+
+def _plain(value: int | str) -> int | str:
+    return int(value) if isinstance(value, int) else value  # enums are slower to merge and to store
 
 
 def both(*rules: Rule) -> Rule:

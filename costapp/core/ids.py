@@ -11,8 +11,8 @@ _WRAP = 1 << 64
 
 
 def signed64(raw: bytes) -> int:
-    """The signed 64-bit big-endian value of (up to) 8 bytes."""
-    return int.from_bytes(raw, "big", signed=True) if len(raw) == 8 else int.from_bytes(raw[:8].rjust(8, b"\0"), "big", signed=True)
+    """The signed 64-bit big-endian value of 8 bytes; fewer are padded on the left, more are cut."""
+    return int.from_bytes(raw[:8].rjust(8, b"\0"), "big", signed=True)
 
 
 def hash64(raw: bytes) -> int:

@@ -43,6 +43,7 @@ class SpanFlag(IntFlag):
     STREAM = 32  #: the response was streamed
     BATCH = 64  #: provider batch processing
     APP_CACHED = 128  #: answered by the application's own cache; the provider was not called
+    LATE_RESULT = 256  #: reports the outcome (usage) of an earlier sibling span of the same scope
 
 
 class UsageShape(IntEnum):
@@ -73,6 +74,7 @@ class SpanFacts(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     feature_rank: int = 0  # 0 = explicit name; larger = weaker fallback such as a workflow name
     user: str | None = None
     session: str | None = None
+    session_rank: int = 0  # 0 = explicit name; 1 = weaker fallback such as a conversation or thread id
     team: str | None = None
     variant: str | None = None
     prompt_version: str | None = None

@@ -62,6 +62,9 @@ class LogFile:
         except OSError:  # a full disk must not stop the processes that are being logged
             return
 
+    def close(self) -> None:
+        self.file.close()
+
     def _turn(self) -> None:
         self.file.close()
         self.path.replace(self.path.with_name(self.path.name + ".1"))

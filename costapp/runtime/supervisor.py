@@ -230,6 +230,17 @@ class Supervisor:
         for server in reversed(self.servers):
             server.stop()
         self._pump(0)
+        self.programs.clear()
+        self.servers.clear()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for child in self.running.values():
+            if child.process.stdout is not None and not child.process.stdout.closed:
+                self._forget(child)
+        for log in self._log_files.values():
+            log.close()
+        self._log_files.clear()
 
     # --- output
 
@@ -247,15 +258,19 @@ class Supervisor:
         except BlockingIOError:
             return
         if not data:
-            self._selector.unregister(fd)
-            assert child.process.stdout is not None
-            child.process.stdout.close()
+            self._forget(child)
             return
         *lines, child.rest = (child.rest + data).split(b"\n")
         if len(child.rest) > LONGEST_LINE:
             lines, child.rest = [*lines, child.rest], b""
         for line in lines:
             self._line(child, line)
+
+    def _forget(self, child: Running) -> None:
+        """Nobody writes to this pipe any more."""
+        assert child.process.stdout is not None
+        self._selector.unregister(child.process.stdout)
+        child.process.stdout.close()
 
     def _line(self, child: Running, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()

@@ -27,6 +27,17 @@ MANAGE = CHECKOUT / "manage.py"
 QUIET_ABOUT_ROOT = "ignore:You're running the worker with superuser privileges"
 FIRST_SIGN_IN = "first-sign-in.json"
 
+PORTS = (
+    ("--port", "COSTAPP_PORT", 8000),
+    ("--otlp-http-port", "COSTAPP_OTLP_HTTP_PORT", 4318),
+    ("--otlp-grpc-port", "COSTAPP_OTLP_GRPC_PORT", 4317),
+)
+# What `manage.py` in another terminal must know to work on this instance.
+SHARED = (
+    "DATABASE_URL", "CELERY_BROKER_URL", "COSTAPP_SECRET_KEY", "COSTAPP_FIELD_KEYS", "COSTAPP_STATIC_ROOT",
+    *(name for _, name, _ in PORTS),
+)  # fmt: skip
+
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -34,18 +45,15 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         description="Start the database, the broker, the web pages, the collectors and the workers, and keep them up.",
     )
     parser.add_argument("--home", type=Path, default=env.default_home(), help="data home (COSTAPP_HOME)")
-    parser.add_argument("--bind", default=env.text("COSTAPP_BIND", "127.0.0.1"), help="address to listen on")
+    bind = env.given("COSTAPP_BIND") or "127.0.0.1"
+    parser.add_argument("--bind", default=bind, help="address to listen on (COSTAPP_BIND)")
     for option, name, default in PORTS:
-        parser.add_argument(option, type=int, default=env.number(name, default), help=f"default {default} ({name})")
-    parser.add_argument("--demo", action="store_true", help="add a project with a believable company in it, and live traffic")
+        port = env.whole(name, env.given(name) or str(default))
+        parser.add_argument(option, type=int, default=port, help=f"default {default} ({name})")
+    parser.add_argument(
+        "--demo", action="store_true", help="add a project with a believable company in it, and live traffic"
+    )
     return parser.parse_args(arguments)
-
-
-PORTS = (
-    ("--port", "COSTAPP_PORT", 8000),
-    ("--otlp-http-port", "COSTAPP_OTLP_HTTP_PORT", 4318),
-    ("--otlp-grpc-port", "COSTAPP_OTLP_GRPC_PORT", 4317),
-)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -116,6 +124,7 @@ def start_servers(supervisor: Supervisor, home: Path) -> None:
         postgres = Postgres(home / "postgres")
         supervisor.start_server(postgres)
         environment["DATABASE_URL"] = postgres.url()
+        environment.setdefault("COSTAPP_DISK_PATH", str(home))
         console.step(f"PostgreSQL {postgres.binaries.version}")
     if url := env.given("CELERY_BROKER_URL"):
         environment["CELERY_BROKER_URL"] = url
@@ -124,8 +133,7 @@ def start_servers(supervisor: Supervisor, home: Path) -> None:
         supervisor.start_server(valkey)
         environment["CELERY_BROKER_URL"] = valkey.url()
         console.step("Valkey")
-    shared = ("DATABASE_URL", "CELERY_BROKER_URL", "COSTAPP_SECRET_KEY", "COSTAPP_FIELD_KEYS", "COSTAPP_STATIC_ROOT")
-    write_private(home / "env", "".join(f"{name}={environment[name]}\n" for name in shared))
+    write_private(home / "env", "".join(f"{name}={environment[name]}\n" for name in SHARED))
 
 
 def environment(home: Path, chosen: argparse.Namespace) -> dict[str, str]:

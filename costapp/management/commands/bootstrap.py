@@ -18,7 +18,7 @@ from django.db import connection
 from costapp import env
 from costapp.models import RateSet
 from costapp.runtime.home import write_private
-from costapp.runtime.static import collect_if_changed
+from costapp.services.collect_static import collect_if_changed
 from costapp.services.first_project import FirstSignIn, create_first_project
 from costapp.services.seed_demo.seed import demo_project
 

@@ -10,7 +10,10 @@ STAMP = ".collected"
 
 
 def collect_if_changed(root: Path) -> bool:
-    """Into STATIC_ROOT, which is `root`. True when files were collected. The stamp is written last, so an interrupted run is repeated."""
+    """Into STATIC_ROOT, which is `root`; True when there was something to do.
+
+    The stamp is written last, so that an interrupted run is repeated.
+    """
     state = _state()
     stamp = root / STAMP
     if stamp.exists() and stamp.read_text() == state:
