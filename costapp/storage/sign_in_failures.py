@@ -20,7 +20,13 @@ def wait_s(conn: psycopg.Connection[Any], *, account: str, address: str) -> int:
                        + least(power(2, least(failures - %(free)s, 20)), %(longest)s))::int
            from sign_in_failure where account = %(account)s and address = %(address)s and failures > %(free)s
              and last_at > clock_timestamp() - make_interval(secs => %(forget)s)""",
-        {"account": account, "address": address, "free": FREE_FAILURES, "longest": LONGEST_WAIT_S, "forget": FORGET_AFTER_S},
+        {
+            "account": account,
+            "address": address,
+            "free": FREE_FAILURES,
+            "longest": LONGEST_WAIT_S,
+            "forget": FORGET_AFTER_S,
+        },
     ).fetchone()
     return max(0, row[0]) if row else 0
 

@@ -76,18 +76,34 @@ def label(text: str) -> str:
 def axis_layout(axis: TimeAxis) -> dict[str, Any]:
     places, texts = axis.ticks()
     return {
-        "tickvals": places, "ticktext": texts, "range": [-0.6, len(axis.starts) - 0.4], "fixedrange": True,
-        "showgrid": False, "zeroline": False, "ticks": "outside", "ticklen": 4,
-    }  # fmt: skip
+        "tickvals": places,
+        "ticktext": texts,
+        "range": [-0.6, len(axis.starts) - 0.4],
+        "fixedrange": True,
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+    }
 
 
 def base_layout(axis: TimeAxis, **more: Any) -> dict[str, Any]:
     return {
         "xaxis": axis_layout(axis),
-        "yaxis": {"rangemode": "tozero", "fixedrange": True, "zeroline": True, "nticks": 5, "side": "left", "automargin": True},
-        "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest", "showlegend": False, "dragmode": False,
+        "yaxis": {
+            "rangemode": "tozero",
+            "fixedrange": True,
+            "zeroline": True,
+            "nticks": 5,
+            "side": "left",
+            "automargin": True,
+        },
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "hovermode": "closest",
+        "showlegend": False,
+        "dragmode": False,
         **more,
-    }  # fmt: skip
+    }
 
 
 class Stack(NamedTuple):
@@ -129,16 +145,30 @@ def cost_over_time(data: Stack, axis: TimeAxis, palette: Palette, *, names: dict
     }
 
 
-def _bars(key: str | None, cells: list[Point | None], when: list[str], opacity: list[float], palette: Palette, name: str) -> dict[str, Any]:
+def _bars(
+    key: str | None, cells: list[Point | None], when: list[str], opacity: list[float], palette: Palette, name: str
+) -> dict[str, Any]:
     hover = [_hover(cell, moment, name, pale=o < 1) for cell, moment, o in zip(cells, when, opacity, strict=True)]
     marker: dict[str, Any] = {"color": f"--series-{palette.slot(key)}", "opacity": opacity, "line": {"width": 0}}
     if shape := palette.pattern(key):
-        marker["pattern"] = {"shape": shape, "size": 5, "solidity": 0.25}
+        marker["pattern"] = {
+            "shape": shape,
+            "size": 6,
+            "solidity": 0.22,
+            "fillmode": "overlay",
+            "fgcolor": "--surface",
+            "fgopacity": 0.55,
+        }
     return {
-        "type": "bar", "name": label(name), "x": list(range(len(cells))),
+        "type": "bar",
+        "name": label(name),
+        "x": list(range(len(cells))),
         "y": [dollars(cell.cost_nano) if cell else 0 for cell in cells],
-        "marker": marker, "hovertext": hover, "hoverinfo": "text", "meta": {"value": key},
-    }  # fmt: skip
+        "marker": marker,
+        "hovertext": hover,
+        "hoverinfo": "text",
+        "meta": {"value": key},
+    }
 
 
 def _hover(cell: Point | None, moment: str, name: str, *, pale: bool) -> str:
@@ -146,27 +176,64 @@ def _hover(cell: Point | None, moment: str, name: str, *, pale: bool) -> str:
     if cell is None:
         return f"{head}<br>no requests"
     unpriced = f"<br>{fmt.count(cell.unpriced)} unpriced" if cell.unpriced else ""
-    return f"{head}<br>${fmt.exact_usd(cell.cost_nano)}<br>{fmt.count(cell.requests)} requests{unpriced}"
+    cost = "unpriced" if cell.known_cost_nano is None else f"${fmt.exact_usd(cell.cost_nano)}"
+    return f"{head}<br>{cost}<br>{fmt.count(cell.requests)} requests{unpriced}"
 
 
 def _previous(line: list[int | None], when: list[str]) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "lines", "name": "Previous period", "x": list(range(len(line))),
-        "y": [dollars(nano) for nano in line], "line": {"color": "--text-muted", "width": 1.75, "dash": "dot"},
-        "hovertext": [f"<b>Previous period, all</b><br>place of {moment}<br>${fmt.exact_usd(nano or 0)}" for nano, moment in zip(line, when, strict=True)],
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Previous period",
+        "x": list(range(len(line))),
+        "y": [dollars(nano) for nano in line],
+        "line": {"color": "--text-muted", "width": 1.75, "dash": "dot"},
+        "hovertext": [
+            f"<b>Previous period, all</b><br>place of {moment}<br>${fmt.exact_usd(nano or 0)}"
+            for nano, moment in zip(line, when, strict=True)
+        ],
         "hoverinfo": "text",
-    }  # fmt: skip
+    }
 
 
-def line_over_time(values: list[float | None], texts: list[str], axis: TimeAxis, *, name: str, colour: str = "--accent", tick: dict[str, Any] | None = None, kind: str = "scatter") -> dict[str, Any]:
+def line_over_time(
+    values: list[float | None],
+    texts: list[str],
+    axis: TimeAxis,
+    *,
+    name: str,
+    colour: str = "--accent",
+    tick: dict[str, Any] | None = None,
+    kind: str = "scatter",
+) -> dict[str, Any]:
     """One figure over time: bars for counts, a line with gaps for averages."""
     when, pale = axis.names(), axis.unfinished
-    hover = [f"<b>{label(name)}</b><br>{moment}{' · still filling' if i == pale else ''}<br>{text}" for i, (moment, text) in enumerate(zip(when, texts, strict=True))]
-    trace: dict[str, Any] = {"type": kind, "x": list(range(len(values))), "y": values, "hovertext": hover, "hoverinfo": "text", "name": label(name), "meta": {"value": None}}
+    hover = [
+        f"<b>{label(name)}</b><br>{moment}{' · still filling' if i == pale else ''}<br>{text}"
+        for i, (moment, text) in enumerate(zip(when, texts, strict=True))
+    ]
+    trace: dict[str, Any] = {
+        "type": kind,
+        "x": list(range(len(values))),
+        "y": values,
+        "hovertext": hover,
+        "hoverinfo": "text",
+        "name": label(name),
+        "meta": {"value": None},
+    }
     if kind == "bar":
-        trace["marker"] = {"color": colour, "opacity": [0.45 if i == pale else 1.0 for i in range(len(values))], "line": {"width": 0}}
+        trace["marker"] = {
+            "color": colour,
+            "opacity": [0.45 if i == pale else 1.0 for i in range(len(values))],
+            "line": {"width": 0},
+        }
     else:
-        trace |= {"mode": "lines+markers", "connectgaps": False, "line": {"color": colour, "width": 2}, "marker": {"size": 4, "color": colour}}
+        trace |= {
+            "mode": "lines+markers",
+            "connectgaps": False,
+            "line": {"color": colour, "width": 2},
+            "marker": {"size": 4, "color": colour},
+        }
     layout = base_layout(axis, bargap=0.18, meta={"edges": axis.edges()})
     layout["yaxis"] = layout["yaxis"] | (tick or {})
     return {"data": [trace], "layout": layout}
@@ -180,19 +247,41 @@ def cumulative(timeline: list[Any], zone: ZoneInfo) -> dict[str, Any]:
         for call in timeline
     ]
     trace = {
-        "type": "scatter", "mode": "lines+markers", "line": {"shape": "hv", "width": 2, "color": "--accent"},
+        "type": "scatter",
+        "mode": "lines+markers",
+        "line": {"shape": "hv", "width": 2, "color": "--accent"},
         "marker": {"size": 7, "color": ["--bad" if call.row.error else "--accent" for call in timeline]},
-        "x": list(range(1, len(timeline) + 1)), "y": [dollars(call.cumulative_nano) for call in timeline],
-        "hovertext": hover, "hoverinfo": "text", "meta": {"links": [[call.trace, call.span] for call in timeline]},
-    }  # fmt: skip
+        "x": list(range(1, len(timeline) + 1)),
+        "y": [dollars(call.cumulative_nano) for call in timeline],
+        "hovertext": hover,
+        "hoverinfo": "text",
+        "meta": {"links": [[call.trace, call.span] for call in timeline]},
+    }
     return {
         "data": [trace],
         "layout": {
-            "xaxis": {"title": {"text": "call"}, "fixedrange": True, "showgrid": False, "zeroline": False, "tickformat": "d", "nticks": 8},
-            "yaxis": {"rangemode": "tozero", "fixedrange": True, "tickprefix": "$", "tickformat": "~s", "nticks": 5, "automargin": True},
-            "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "hovermode": "closest", "showlegend": False, "dragmode": False,
+            "xaxis": {
+                "title": {"text": "call"},
+                "fixedrange": True,
+                "showgrid": False,
+                "zeroline": False,
+                "tickformat": "d",
+                "nticks": 8,
+            },
+            "yaxis": {
+                "rangemode": "tozero",
+                "fixedrange": True,
+                "tickprefix": "$",
+                "tickformat": "~s",
+                "nticks": 5,
+                "automargin": True,
+            },
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+            "hovermode": "closest",
+            "showlegend": False,
+            "dragmode": False,
         },
-    }  # fmt: skip
+    }
 
 
 class Counted(NamedTuple):
@@ -208,12 +297,20 @@ def counts_over_time(kinds: list[Counted], axis: TimeAxis) -> dict[str, Any]:
     when = axis.names()
     traces = [
         {
-            "type": "bar", "name": kind.name, "x": list(range(len(when))), "y": kind.values, "marker": {"color": kind.colour, "line": {"width": 0}},
-            "hovertext": [f"<b>{kind.name}</b><br>{moment}<br>{fmt.count(value)}" for moment, value in zip(when, kind.values, strict=True)],
-            "hoverinfo": "text", "meta": {"value": None},
+            "type": "bar",
+            "name": kind.name,
+            "x": list(range(len(when))),
+            "y": kind.values,
+            "marker": {"color": kind.colour, "line": {"width": 0}},
+            "hovertext": [
+                f"<b>{kind.name}</b><br>{moment}<br>{fmt.count(value)}"
+                for moment, value in zip(when, kind.values, strict=True)
+            ],
+            "hoverinfo": "text",
+            "meta": {"value": None},
         }
         for kind in kinds
-    ]  # fmt: skip
+    ]
     _within_limit(traces)
     return {"data": traces, "layout": base_layout(axis, barmode="stack", bargap=0.18)}
 

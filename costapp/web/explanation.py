@@ -54,19 +54,32 @@ STATUS_SENTENCES = {
 }
 
 METERS = (
-    ("input", "input_tokens"), ("cache read", "cache_read_tokens"), ("cache write, 5 min", "cache_write_5m_tokens"),
-    ("cache write, 1 h", "cache_write_1h_tokens"), ("output", "output_tokens"), ("reasoning", "reasoning_tokens"),
-    ("audio in", "audio_in_tokens"), ("audio out", "audio_out_tokens"), ("image in", "image_in_tokens"),
-    ("image out", "image_out_tokens"), ("units", "units"),
-)  # fmt: skip
+    ("input", "input_tokens"),
+    ("cache read", "cache_read_tokens"),
+    ("cache write, 5 min", "cache_write_5m_tokens"),
+    ("cache write, 1 h", "cache_write_1h_tokens"),
+    ("output", "output_tokens"),
+    ("reasoning", "reasoning_tokens"),
+    ("audio in", "audio_in_tokens"),
+    ("audio out", "audio_out_tokens"),
+    ("image in", "image_in_tokens"),
+    ("image out", "image_out_tokens"),
+    ("units", "units"),
+)
 
 
 def explanation(conn: Connection, project_id: int, charge: Charge) -> Explanation:
-    drift = None if charge.reported_nano is None or charge.cost_nano is None else charge.reported_nano - charge.cost_nano
+    drift = (
+        None if charge.reported_nano is None or charge.cost_nano is None else charge.reported_nano - charge.cost_nano
+    )
     return Explanation(
-        _lines(charge), STATUS_SENTENCES[CostStatus(charge.cost_status)], ATTRIBUTION_WORDS[AttributionSource(charge.attribution_source)],
-        [words for flag, words in FLAG_WORDS.items() if charge.flags & flag], drift, "",
-    )  # fmt: skip
+        _lines(charge),
+        STATUS_SENTENCES[CostStatus(charge.cost_status)],
+        ATTRIBUTION_WORDS[AttributionSource(charge.attribution_source)],
+        [words for flag, words in FLAG_WORDS.items() if charge.flags & flag],
+        drift,
+        "",
+    )
 
 
 def _lines(charge: Charge) -> list[MeterLine]:

@@ -138,7 +138,9 @@ def read_filters(query: QueryDict) -> dict[str, tuple[str, ...]]:
     """Filters by dimension; several values of one dimension mean "any of them"."""
     found = {}
     for key in DIMENSIONS:
-        values = sorted({value[:MAX_VALUE_LENGTH].replace("\x00", "") for value in query.getlist(key)})[:MAX_FILTER_VALUES]
+        values = sorted({value[:MAX_VALUE_LENGTH].replace("\x00", "") for value in query.getlist(key)})[
+            :MAX_FILTER_VALUES
+        ]
         if values:
             found[key] = tuple(values)
     return found

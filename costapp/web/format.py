@@ -9,7 +9,11 @@ GAP = "–"  #: nothing is known here; never a zero
 
 
 def usd(nano: int | None, gap: str = GAP) -> str:
-    return gap if nano is None else format_usd(nano)
+    """As ``format_usd``, with cents below a dollar always to four digits, so that columns line up."""
+    if nano is None:
+        return gap
+    text = format_usd(nano)
+    return text if not 10**7 <= abs(nano) < 10**9 else text.ljust(text.index(".") + 5, "0")
 
 
 def exact_usd(nano: int | None) -> str:
@@ -90,7 +94,7 @@ def local(moment: datetime, zone: ZoneInfo, pattern: str = "%-d %b %Y, %H:%M") -
 
 
 def span_of_time(start: datetime, end: datetime, zone: ZoneInfo) -> str:
-    """"21 Oct – 20 Nov 2026" for whole days, with hours otherwise."""
+    """ "21 Oct – 20 Nov 2026" for whole days, with hours otherwise."""
     first, last = start.astimezone(zone), end.astimezone(zone)
     if not any((first.hour, first.minute, last.hour, last.minute)):
         last -= timedelta(days=1)

@@ -47,32 +47,86 @@ def _change(line: Line) -> float | None:
 COLUMNS: dict[str, Column] = {
     column.key: column
     for column in (
-        _money("cost", "Cost", "Sum of all charges that carry a price. Requests without a price are counted beside it, never as $0.",
-               lambda line: line.now.known_cost_nano, "unpriced"),
-        Column("change", "Change", "Cost ÷ cost of the previous period − 1.", _change,
-               lambda line: fmt.change(line.now.cost_nano, line.before_cost_nano)),
-        Column("share", "Share", "Cost ÷ cost of all rows, the hidden ones included.",
-               lambda line: ratio(line.now.cost_nano, line.total_cost_nano),
-               lambda line: fmt.percent(ratio(line.now.cost_nano, line.total_cost_nano))),
-        Column("requests", "Requests", "Model calls. One call seen by several instrumentations counts once.",
-               lambda line: line.now.requests, lambda line: fmt.count(line.now.requests)),
-        _money("per-1k", "Per 1k requests", "Cost ÷ priced requests × 1,000.", lambda line: line.now.cost_per_1k_nano),
-        _money("per-session", "Per session", "Cost ÷ sessions. A session is counted on each day, and for each feature, in which it made a call; "
-               "known for ranges of whole days.", lambda line: per(line.now.cost_nano, line.sessions)),
-        Column("p50", "p50", "Half of the calls were faster. From a histogram with slots of about 5 %.",
-               lambda line: line.p50_us, lambda line: fmt.duration(line.p50_us)),
-        Column("p95", "p95", "95 % of the calls were faster. From a histogram with slots of about 5 %.",
-               lambda line: line.p95_us, lambda line: fmt.duration(line.p95_us)),
-        Column("tokens", "Tokens per request", "All tokens (input, cached, output, reasoning) ÷ requests.",
-               lambda line: line.now.tokens_per_request, lambda line: fmt.compact(line.now.tokens_per_request)),
-        Column("cache", "Cache hit", "Prompt tokens read from the provider's cache ÷ all prompt tokens.",
-               lambda line: line.now.cache_hit, lambda line: fmt.percent(line.now.cache_hit)),
-        Column("errors", "Errors", "Failed calls ÷ all calls.",
-               lambda line: line.now.error_rate, lambda line: fmt.percent(line.now.error_rate)),
-        Column("coverage", "Coverage", "Requests that carry a price ÷ all requests.",
-               lambda line: line.now.coverage, lambda line: fmt.percent(line.now.coverage)),
+        _money(
+            "cost",
+            "Cost",
+            "Sum of all charges that carry a price. Requests without a price are counted beside it, never as $0.",
+            lambda line: line.now.known_cost_nano,
+            "unpriced",
+        ),
+        Column(
+            "change",
+            "Change",
+            "Cost ÷ cost of the previous period − 1.",
+            _change,
+            lambda line: fmt.change(line.now.cost_nano, line.before_cost_nano),
+        ),
+        Column(
+            "share",
+            "Share",
+            "Cost ÷ cost of all rows, the hidden ones included.",
+            lambda line: ratio(line.now.known_cost_nano, line.total_cost_nano),
+            lambda line: fmt.percent(ratio(line.now.known_cost_nano, line.total_cost_nano)),
+        ),
+        Column(
+            "requests",
+            "Requests",
+            "Model calls. One call seen by several instrumentations counts once.",
+            lambda line: line.now.requests,
+            lambda line: fmt.count(line.now.requests),
+        ),
+        _money("per-1k", "Per 1k req.", "Cost ÷ priced requests × 1,000.", lambda line: line.now.cost_per_1k_nano),
+        _money(
+            "per-session",
+            "Per session",
+            "Cost ÷ sessions. A session is counted on each day, and for each feature, in which it made a call; "
+            "known for ranges of whole days.",
+            lambda line: per(line.now.known_cost_nano, line.sessions),
+        ),
+        Column(
+            "p50",
+            "p50",
+            "Half of the calls were faster. From a histogram with slots of about 5 %.",
+            lambda line: line.p50_us,
+            lambda line: fmt.duration(line.p50_us),
+        ),
+        Column(
+            "p95",
+            "p95",
+            "95 % of the calls were faster. From a histogram with slots of about 5 %.",
+            lambda line: line.p95_us,
+            lambda line: fmt.duration(line.p95_us),
+        ),
+        Column(
+            "tokens",
+            "Tokens per req.",
+            "All tokens (input, cached, output, reasoning) ÷ requests that stated their usage.",
+            lambda line: line.now.tokens_per_request,
+            lambda line: fmt.compact(line.now.tokens_per_request),
+        ),
+        Column(
+            "cache",
+            "Cache hit",
+            "Prompt tokens read from the provider's cache ÷ all prompt tokens.",
+            lambda line: line.now.cache_hit,
+            lambda line: fmt.percent(line.now.cache_hit),
+        ),
+        Column(
+            "errors",
+            "Errors",
+            "Failed calls ÷ all calls.",
+            lambda line: line.now.error_rate,
+            lambda line: fmt.percent(line.now.error_rate),
+        ),
+        Column(
+            "coverage",
+            "Coverage",
+            "Requests that carry a price ÷ all requests.",
+            lambda line: line.now.coverage,
+            lambda line: fmt.percent(line.now.coverage),
+        ),
     )
-}  # fmt: skip
+}
 
 
 def ordered(lines: list[Line], sort: str) -> list[Line]:

@@ -6,8 +6,8 @@ never recolours an old one. The colours themselves are in tokens.css, for both t
 
 import time
 
-from costapp.storage.reports.spend import first_seen
 from costapp.storage.reports.dimensions import DIMENSIONS
+from costapp.storage.reports.spend import first_seen
 from costapp.storage.reports.sql import Connection
 
 COLOURS = 11
@@ -34,6 +34,11 @@ class Palette:
         if place is None:
             return "/" if value == "" else ""
         return PATTERNS[place // COLOURS % len(PATTERNS)]
+
+    def css(self, value: str | None) -> str:
+        """Classes of a swatch."""
+        pattern = PATTERNS.index(self.pattern(value)) if self._place(value) is not None else 0
+        return f"series-{self.slot(value)} p{pattern}" if pattern else f"series-{self.slot(value)}"
 
     def _place(self, value: str | None) -> int | None:
         if not value:

@@ -92,7 +92,18 @@ def _row(span: Span, depth: int, verdict: Verdict | None, charge: Charge | None,
     if verdict and verdict.into_span_id is not None and verdict.into_trace_id is not None:
         into = (trace_id_text(verdict.into_trace_id), span_id_text(verdict.into_span_id))
     return Row(
-        span.span_id, span_id_text(span.span_id), depth, facts.name or "(unnamed)", facts.service or "", facts.duration_us,
-        (span.start_ns - start) * scale, max(2.0, (facts.duration_us or 0) * 1000 * scale), facts.status == 2, outcome,
-        "not booked yet" if outcome == "pending" else OUTCOME_WORDS.get(outcome, outcome), verdict.why if verdict else "", into, charge,
-    )  # fmt: skip
+        span.span_id,
+        span_id_text(span.span_id),
+        depth,
+        facts.name or "(unnamed)",
+        facts.service or "",
+        facts.duration_us,
+        (span.start_ns - start) * scale,
+        max(2.0, (facts.duration_us or 0) * 1000 * scale),
+        facts.status == 2,
+        outcome,
+        "not booked yet" if outcome == "pending" else OUTCOME_WORDS.get(outcome, outcome),
+        verdict.why if verdict else "",
+        into,
+        charge,
+    )

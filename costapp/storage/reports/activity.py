@@ -8,7 +8,6 @@ from costapp.storage.reports.cells import Grain, Scope, filter_sql, params
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.storage.reports.sql import Connection, run
 
-
 #: requests per histogram slot, per value of a dimension; None = all values
 Slots = Mapping[str | None, Mapping[int, int]]
 

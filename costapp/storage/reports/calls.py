@@ -81,7 +81,9 @@ class CallPage(NamedTuple):
     searched_until: datetime | None  #: set when the page ended because it had read enough, not found enough
 
 
-def newest_calls(conn: Connection, scope: Scope, *, only: str = "", before: Cursor | None = None, limit: int = 50) -> CallPage:
+def newest_calls(
+    conn: Connection, scope: Scope, *, only: str = "", before: Cursor | None = None, limit: int = 50
+) -> CallPage:
     """One page, newest first. Reads at most SCAN_LIMIT calls, so a rare filter cannot hold the page."""
     window = scope
     keyset = ""
@@ -92,13 +94,29 @@ def newest_calls(conn: Connection, scope: Scope, *, only: str = "", before: Curs
     by_index = any(key in scope.filters for key in ("user", "session"))
     inner = f"""select * from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ""}
                 order by start_at desc, span_id desc limit %(scan)s"""
-    values = params(window, scan=SCAN_LIMIT, limit=limit + 1,
-                    before_at=before.start_at if before else None, before_span=before.span_id if before else None)  # fmt: skip
-    rows = [CallRow._make(row) for row in run(conn, f"select {COLUMNS} from ({inner}) window_of_calls {filtered} order by start_at desc, span_id desc limit %(limit)s", values)]
+    values = params(
+        window,
+        scan=SCAN_LIMIT,
+        limit=limit + 1,
+        before_at=before.start_at if before else None,
+        before_span=before.span_id if before else None,
+    )
+    rows = [
+        CallRow._make(row)
+        for row in run(
+            conn,
+            f"select {COLUMNS} from ({inner}) window_of_calls {filtered} order by start_at desc, span_id desc limit %(limit)s",
+            values,
+        )
+    ]
     if len(rows) > limit:
         last = rows[limit - 1]
         return CallPage(rows[:limit], Cursor(last.start_at, last.span_id), None)
-    edge = run(conn, f"select start_at, span_id from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ''} order by start_at desc, span_id desc offset %(scan)s - 1 limit 1", values)
+    edge = run(
+        conn,
+        f"select start_at, span_id from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ''} order by start_at desc, span_id desc offset %(scan)s - 1 limit 1",
+        values,
+    )
     if not edge:
         return CallPage(rows, None, None)
     return CallPage(rows, Cursor(*edge[0]), edge[0][0])
@@ -174,4 +192,7 @@ def trace_charges(conn: Connection, project_id: int, trace_id: UUID) -> list[Cha
     sql = f"""select {CHARGE_COLUMNS} from charge
         where project_id = %(project_id)s and trace_id = %(trace_id)s order by start_at, span_id limit 10000"""
     names = [name.strip() for name in CHARGE_COLUMNS.split(",")]
-    return [Charge(dict(zip(names, row, strict=True))) for row in run(conn, sql, {"project_id": project_id, "trace_id": trace_id})]
+    return [
+        Charge(dict(zip(names, row, strict=True)))
+        for row in run(conn, sql, {"project_id": project_id, "trace_id": trace_id})
+    ]

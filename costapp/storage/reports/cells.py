@@ -55,7 +55,7 @@ CHARGE_EXPRESSIONS = {
     "unpriced": "(cost_nano is null)::int",
     "errors": "(error is not null)::int",
     "retries": "(flags & 4 <> 0)::int",
-    "estimated": "(cost_status = 2)::int",
+    "estimated": "(cost_status = 2 or usage_state = 3)::int",
     "usage_unknown": "(usage_state = 0)::int",
     "input_tokens": "input_tokens::bigint + coalesce(audio_in_tokens, 0) + coalesce(image_in_tokens, 0)",
     "cache_read_tokens": "coalesce(cache_read_tokens, 0)::bigint",
@@ -63,11 +63,11 @@ CHARGE_EXPRESSIONS = {
     "output_tokens": "output_tokens::bigint + coalesce(audio_out_tokens, 0) + coalesce(image_out_tokens, 0)",
     "reasoning_tokens": "coalesce(reasoning_tokens, 0)::bigint",
     "duration_us": "coalesce(duration_us, 0)",
-    "input_nano": "input_nano",
-    "cache_read_nano": "coalesce(cache_read_nano, 0)",
-    "cache_write_nano": "coalesce(cache_write_nano, 0)",
-    "output_nano": "output_nano",
-    "other_nano": "coalesce(other_nano, 0)",
+    "input_nano": "case when cost_nano is null then 0 else input_nano end",
+    "cache_read_nano": "case when cost_nano is null then 0 else coalesce(cache_read_nano, 0) end",
+    "cache_write_nano": "case when cost_nano is null then 0 else coalesce(cache_write_nano, 0) end",
+    "output_nano": "case when cost_nano is null then 0 else output_nano end",
+    "other_nano": "case when cost_nano is null then 0 else coalesce(other_nano, 0) end",
     "possible_nano": "coalesce(possible_nano, 0)",
     "reported_nano": "coalesce(reported_nano, 0)",
     "avoided_nano": "coalesce(avoided_nano, 0)",
@@ -81,7 +81,17 @@ CHARGE_MEASURES = ", ".join(f"{CHARGE_EXPRESSIONS[name]} as {name}" for name in 
 CHARGE_DIMENSIONS = ", ".join(d.column for d in DIMENSIONS.values())
 
 USER_DAY_KEEPS = {"cost_nano", "requests", "unpriced", "errors", "tokens"}
-USER_DAY_MEASURES = ", ".join(name if name in USER_DAY_KEEPS else f"null::bigint as {name}" for name in MEASURES)
+
+
+def _user_measures(expression: dict[str, str]) -> str:
+    return ", ".join(
+        f"{expression.get(m, m)} as {m}" if m in USER_DAY_KEEPS else f"null::bigint as {m}" for m in MEASURES
+    )
+
+
+USER_DAY_MEASURES = _user_measures({})
+ALL_USERS_MEASURES = _user_measures({"tokens": f"({TOKENS})"})
+MINUS_USERS_MEASURES = _user_measures({name: f"-{name}" for name in USER_DAY_KEEPS})
 
 
 class Unanswerable(Exception):
@@ -116,9 +126,14 @@ def bucket(scope: Scope) -> str:
 def params(scope: Scope, **extra: Any) -> dict[str, Any]:
     filters = {f"is_{key}": list(values) for key, values in scope.filters.items()}
     return {
-        "project_id": scope.project_id, "time_zone": scope.time_zone, "start": scope.start, "end": scope.end,
-        "step": scope.grain.step, **filters, **extra,
-    }  # fmt: skip
+        "project_id": scope.project_id,
+        "time_zone": scope.time_zone,
+        "start": scope.start,
+        "end": scope.end,
+        "step": scope.grain.step,
+        **filters,
+        **extra,
+    }
 
 
 def filter_sql(scope: Scope) -> str:
@@ -152,8 +167,13 @@ def _rollups(scope: Scope) -> str:
 
 
 def _user_days(scope: Scope) -> str:
-    return f"""(select bucket_at, user_id, feature, {USER_DAY_MEASURES} from user_day
-        where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)}) cells"""
+    """``user_day`` holds calls that name a user; what a day holds beyond them is the user ''."""
+    where = (
+        f"""where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)}"""
+    )
+    return f"""(select bucket_at, user_id, feature, {USER_DAY_MEASURES} from user_day {where}
+        union all select bucket_at, '', feature, {ALL_USERS_MEASURES} from rollup_day {where}
+        union all select bucket_at, '', feature, {MINUS_USERS_MEASURES} from user_day {where}) cells"""
 
 
 def _charges(scope: Scope) -> str:

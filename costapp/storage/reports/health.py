@@ -22,7 +22,7 @@ class Ingest(NamedTuple):
 
 class Reason(NamedTuple):
     reason: str
-    count: int
+    times: int
 
 
 class ServiceHealth(NamedTuple):
@@ -66,7 +66,9 @@ INGEST_RANGE = "project_id = %(project_id)s and at >= %(start)s and at < %(end)s
 
 def ingest(conn: Connection, scope: Scope) -> list[Ingest]:
     """Per bucket by time of arrival, preceded by the whole range."""
-    edge = "date_trunc('day', at, %(time_zone)s)" if scope.grain.value == "1 day" else "date_bin(%(step)s, at, %(start)s)"
+    edge = (
+        "date_trunc('day', at, %(time_zone)s)" if scope.grain.value == "1 day" else "date_bin(%(step)s, at, %(start)s)"
+    )
     sql = f"""select {edge}, {INGEST_SUMS} from ingest_log where {INGEST_RANGE}
               group by grouping sets ((1), ()) order by 1 nulls first"""
     rows = [Ingest(row[0], *(amount or 0 for amount in row[1:])) for row in run(conn, sql, params(scope))]

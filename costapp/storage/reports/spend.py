@@ -9,7 +9,9 @@ from costapp.storage.reports.sql import Connection, run
 from costapp.storage.reports.sums import MEASURES, Sums
 
 SUMS = ", ".join(f"sum({name})::bigint" for name in MEASURES)
-CURRENT_SUMS = ", ".join(f"coalesce(sum({name}) filter (where bucket_at >= %(now_start)s), 0)::bigint" for name in MEASURES)
+CURRENT_SUMS = ", ".join(
+    f"coalesce(sum({name}) filter (where bucket_at >= %(now_start)s), 0)::bigint" for name in MEASURES
+)
 PREVIOUS = "filter (where bucket_at < %(now_start)s)"
 
 
@@ -35,6 +37,10 @@ class Point(NamedTuple):
     cost_nano: int
     requests: int
     unpriced: int
+
+    @property
+    def known_cost_nano(self) -> int | None:
+        return None if self.requests and self.requests == self.unpriced else self.cost_nano
 
 
 class Contributor(NamedTuple):
@@ -80,7 +86,9 @@ def trend(conn: Connection, scope: Scope) -> list[tuple[datetime, Sums]]:
     return [(row[0], Sums._make(row[1:])) for row in run(conn, sql, params(scope))]
 
 
-def contributors(conn: Connection, scope: Scope, dimensions: list[str], *, limit: int = 6) -> dict[str, list[Contributor]]:
+def contributors(
+    conn: Connection, scope: Scope, dimensions: list[str], *, limit: int = 6
+) -> dict[str, list[Contributor]]:
     """The dearest values of several dimensions in one pass over the cells."""
     columns = [DIMENSIONS[key].column for key in dimensions]
     sets = ", ".join(f"({column})" for column in columns)
@@ -103,8 +111,12 @@ def contributors(conn: Connection, scope: Scope, dimensions: list[str], *, limit
 
 
 def first_seen(conn: Connection, project_id: int, by: str, *, limit: int = 400) -> list[str]:
-    """Values in the order of their first day: the order in which identities got their colours."""
+    """Values in the order of their first day, the dearest of that day first: how identities get their colours."""
     column = DIMENSIONS[by].column
-    sql = f"""select {column} from rollup_day where project_id = %(project_id)s and {column} <> ''
-              group by 1 order by min(bucket_at), 1 limit %(limit)s"""
+    sql = f"""
+        with days as (
+            select {column} as value, bucket_at, sum(cost_nano) as cost_nano from rollup_day
+            where project_id = %(project_id)s and {column} <> '' group by 1, 2)
+        select value from (select distinct on (value) * from days order by value, bucket_at) first_days
+        order by bucket_at, cost_nano desc, value limit %(limit)s"""
     return [row[0] for row in run(conn, sql, {"project_id": project_id, "limit": limit})]

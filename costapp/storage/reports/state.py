@@ -47,6 +47,13 @@ def state(conn: Connection, project_id: int, *, month_start: datetime) -> State:
     return State._make(run(conn, sql, {"project_id": project_id, "month_start": month_start})[0])
 
 
+def first_day(conn: Connection, project_id: int) -> datetime | None:
+    """The first day with calls."""
+    sql = "select min(bucket_at) from rollup_day where project_id = %(project_id)s"
+    found: datetime | None = run(conn, sql, {"project_id": project_id})[0][0]
+    return found
+
+
 def unpriced_models(conn: Connection, scope: Scope, *, limit: int = 50) -> list[ModelGap]:
     """Models whose calls carry no price although their usage is known, most calls first."""
     return _gaps(conn, scope, "greatest(unpriced - usage_unknown, 0)", limit)

@@ -66,7 +66,8 @@ class Sums(NamedTuple):
 
     @property
     def tokens_per_request(self) -> float | None:
-        return ratio(self.tokens, self.requests)
+        """Of the requests that stated their usage."""
+        return ratio(self.tokens, self.requests - (self.usage_unknown or 0))
 
     @property
     def cache_hit(self) -> float | None:

@@ -55,8 +55,10 @@ def moment(context: RequestContext, at: datetime | None, pattern: str = "%-d %b 
     zone = context["visit"].zone
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
-        at.isoformat(), fmt.local(at, zone, "%Y-%m-%d %H:%M:%S %Z"), fmt.local(at, zone, pattern),
-    )  # fmt: skip
+        at.isoformat(),
+        fmt.local(at, zone, "%Y-%m-%d %H:%M:%S %Z"),
+        fmt.local(at, zone, pattern),
+    )
 
 
 @register.simple_tag(takes_context=True)

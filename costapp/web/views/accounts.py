@@ -23,7 +23,9 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if request.user.is_authenticated:
         return redirect(_next(request))
     if request.method != "POST":
-        return render(request, "sign_in.html", {"form": AuthenticationForm(request), "next": request.GET.get("next", "")})
+        return render(
+            request, "sign_in.html", {"form": AuthenticationForm(request), "next": request.GET.get("next", "")}
+        )
     account, address = request.POST.get("username", "").strip().lower()[:254], request.META.get("REMOTE_ADDR", "")
     connection.ensure_connection()
     wait_s = failures.wait_s(connection.connection, account=account, address=address)
@@ -48,7 +50,9 @@ def _refused(request: HttpRequest, wait_s: int) -> HttpResponse:
 def _next(request: HttpRequest) -> str:
     """Where they wanted to go, if that is a page of ours."""
     target = request.POST.get("next") or request.GET.get("next") or ""
-    ours = url_has_allowed_host_and_scheme(target, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    ours = url_has_allowed_host_and_scheme(
+        target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    )
     return target if ours else resolve_url("home")
 
 

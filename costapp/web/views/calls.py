@@ -47,13 +47,28 @@ def calls(visit: Visit) -> HttpResponse:
     query = visit.request.GET
     only = query.get("only", "") if query.get("only", "") in ONLY else ""
     kind = query.get("format")
-    found = newest_calls(visit.conn, scope, only=only, before=read_cursor(query.get("before", "")), limit=EXPORT if kind else PAGE)
+    found = newest_calls(
+        visit.conn, scope, only=only, before=read_cursor(query.get("before", "")), limit=EXPORT if kind else PAGE
+    )
     if kind in {"csv", "json"}:
         return _export(kind, found)
     fixed = (("only", only),) if only else ()
-    context = frame(visit, view, nav="calls", title="Calls", fixed_query=f"only={only}" if only else "", fixed_pairs_for_form=fixed,
-                    no_compare=True, exports=found.rows, only=only, only_words=ONLY, calls=shown(found.rows), found=found,
-                    older=write_cursor(found.older), first=not query.get("before"))  # fmt: skip
+    context = frame(
+        visit,
+        view,
+        nav="calls",
+        title="Calls",
+        fixed_query=f"only={only}" if only else "",
+        fixed_pairs_for_form=fixed,
+        no_compare=True,
+        exports=found.rows,
+        only=only,
+        only_words=ONLY,
+        calls=shown(found.rows),
+        found=found,
+        older=write_cursor(found.older),
+        first=not query.get("before"),
+    )
     return show(visit, "calls.html", context)
 
 
@@ -76,22 +91,59 @@ def write_cursor(cursor: Cursor | None) -> str:
 
 
 EXPORT_HEADER = (
-    "start_at", "trace_id", "span_id", "feature", "user", "session", "team", "environment", "service", "workload", "operation",
-    "provider", "model", "duration_us", "input_tokens", "cached_tokens", "output_tokens", "cost_usd", "cost_nano",
-    "cost_status", "usage_state", "error",
-)  # fmt: skip
+    "start_at",
+    "trace_id",
+    "span_id",
+    "feature",
+    "user",
+    "session",
+    "team",
+    "environment",
+    "service",
+    "workload",
+    "operation",
+    "provider",
+    "model",
+    "duration_us",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "cost_usd",
+    "cost_nano",
+    "cost_status",
+    "usage_state",
+    "error",
+)
 
 
 def _export(kind: str, found: CallPage) -> HttpResponse:
     rows = [
         [
-            row.start_at.isoformat(), row.trace_id.hex, span_id_text(row.span_id), row.feature, row.user_id, row.session_id,
-            row.team, row.environment, row.service, row.span_name, row.operation, row.provider, row.model, row.duration_us,
-            row.input_tokens, row.cached_tokens, row.output_tokens, fmt.exact_usd(row.cost_nano), row.cost_nano,
-            STATUS_WORDS[CostStatus(row.cost_status)], USAGE_WORDS[UsageState(row.usage_state)], row.error or "",
+            row.start_at.isoformat(),
+            row.trace_id.hex,
+            span_id_text(row.span_id),
+            row.feature,
+            row.user_id,
+            row.session_id,
+            row.team,
+            row.environment,
+            row.service,
+            row.span_name,
+            row.operation,
+            row.provider,
+            row.model,
+            row.duration_us,
+            row.input_tokens,
+            row.cached_tokens,
+            row.output_tokens,
+            fmt.exact_usd(row.cost_nano),
+            row.cost_nano,
+            STATUS_WORDS[CostStatus(row.cost_status)],
+            USAGE_WORDS[UsageState(row.usage_state)],
+            row.error or "",
         ]
         for row in found.rows
-    ]  # fmt: skip
+    ]
     if kind == "json":
         return json_response(EXPORT_HEADER, rows, older=write_cursor(found.older))
     return csv_response("costapp-calls", EXPORT_HEADER, rows)

@@ -16,7 +16,11 @@ from costapp.web.page import frame, show
 from costapp.web.snippets import KEY_PLACEHOLDER, RECIPES, quick_start
 
 ATTRIBUTES = (
-    ("Feature", "feature", "gen_ai.feature, app.feature, langfuse.trace.name, ai.telemetry.metadata.feature, metadata JSON"),
+    (
+        "Feature",
+        "feature",
+        "gen_ai.feature, app.feature, langfuse.trace.name, ai.telemetry.metadata.feature, metadata JSON",
+    ),
     ("User", "user.id", "enduser.id, langfuse.user.id, ai.telemetry.metadata.userId"),
     ("Session", "session.id", "gen_ai.conversation.id, langfuse.session.id, thread.id"),
     ("Team", "team", "service.namespace as a resource attribute"),
@@ -47,11 +51,20 @@ def guide(visit: Visit, *, first_time: bool, key: str = "") -> HttpResponse:
     address, shown = endpoint(visit), key or KEY_PLACEHOLDER
     keys = list(visit.project.ingest_keys.all()[:MOST_LIVE_KEYS])
     context = frame(
-        visit, None, nav="overview" if first_time else "connect", title="Connect an app", first_time=first_time,
-        endpoint=address, new_key=key, keys=keys, quick=quick_start(address, shown),
-        recipes=[(recipe, recipe.text(address, shown)) for recipe in RECIPES], names=visit.project.attribute_names,
-        attributes=ATTRIBUTES, **arrival_context(visit),
-    )  # fmt: skip
+        visit,
+        None,
+        nav="overview" if first_time else "connect",
+        title="Connect an app",
+        first_time=first_time,
+        endpoint=address,
+        new_key=key,
+        keys=keys,
+        quick=quick_start(address, shown),
+        recipes=[(recipe, recipe.text(address, shown)) for recipe in RECIPES[1:]],
+        names=visit.project.attribute_names,
+        attributes=ATTRIBUTES,
+        **arrival_context(visit),
+    )
     return show(visit, "connect.html", context)
 
 
@@ -72,7 +85,9 @@ def new_key(visit: Visit) -> HttpResponse:
         return redirect("connect", slug=visit.project.slug)
     name = visit.request.POST.get("name", "").replace("\x00", "").strip()[:100] or "App"
     if visit.project.ingest_keys.filter(revoked_at=None).count() >= MOST_LIVE_KEYS:
-        messages.error(visit.request, f"A project can have {MOST_LIVE_KEYS} live keys. Revoke one that is no longer used.")
+        messages.error(
+            visit.request, f"A project can have {MOST_LIVE_KEYS} live keys. Revoke one that is no longer used."
+        )
         return redirect("connect", slug=visit.project.slug)
     _, plain = IngestKey.issue(visit.project, name)
     return guide(visit, first_time=False, key=plain)

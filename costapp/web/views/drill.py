@@ -11,7 +11,8 @@ from costapp.storage.reports.calls import newest_calls
 from costapp.storage.reports.cells import Grain, Scope, needs_charges
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.storage.reports.sums import Sums, per, ratio
-from costapp.web import charts, format as fmt
+from costapp.web import charts
+from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
 from costapp.web.filters import MAX_VALUE_LENGTH, View
 from costapp.web.links import drill_url
@@ -21,8 +22,25 @@ from costapp.web.palette import palette
 from costapp.web.splits import SPLITS, Report, export, report, split_context, switch_context, time_axis
 from costapp.web.views.calls import shown
 
-CONTRIBUTORS = ("feature", "model", "user", "team", "environment", "service", "workload", "prompt_version", "variant", "provider")
-DEFAULT_SPLIT = {"model": "feature", "provider": "model", "team": "feature", "environment": "feature", "service": "feature"}
+CONTRIBUTORS = (
+    "feature",
+    "model",
+    "user",
+    "team",
+    "environment",
+    "service",
+    "workload",
+    "prompt_version",
+    "variant",
+    "provider",
+)
+DEFAULT_SPLIT = {
+    "model": "feature",
+    "provider": "model",
+    "team": "feature",
+    "environment": "feature",
+    "service": "feature",
+}
 CALLS = 15
 
 
@@ -79,14 +97,29 @@ def _can_split(scope: Scope, by: str) -> bool:
 def _context(visit: Visit, view: View, scope: Scope, data: Report, dimension: str, value: str) -> dict[str, Any]:
     label, fixed = value or DIMENSIONS[dimension].empty, ((dimension, value),)
     context = frame(
-        visit, view, nav="overview", title=label, fixed_query=urlencode({"is": value}), fixed_pairs=fixed,
-        fixed_pairs_for_form=(("is", value),), exports=True, dimension=DIMENSIONS[dimension], value=value, label=label,
+        visit,
+        view,
+        nav="overview",
+        title=label,
+        fixed_query=urlencode({"is": value}),
+        fixed_pairs=fixed,
+        fixed_pairs_for_form=(("is", value),),
+        exports=True,
+        dimension=DIMENSIONS[dimension],
+        value=value,
+        label=label,
         **switch_context(data.by),
-    )  # fmt: skip
-    context["split_names"] = [(key, name) for key, name in context["split_names"] if key != dimension and _can_split(scope, key)]
+    )
+    context["split_names"] = [
+        (key, name) for key, name in context["split_names"] if key != dimension and _can_split(scope, key)
+    ]
     context |= split_context(visit, view, data, fixed=fixed)
-    context |= {"tiles": tiles(visit, view, scope, data), "range_change": fmt.change(data.total.now.cost_nano, data.total.before_cost_nano)}
-    context |= {"groups": contributors(visit, view, scope, dimension, data, fixed), **people(visit, scope, dimension)}
+    groups = contributors(visit, view, scope, dimension, data, fixed)
+    context |= {"tiles": tiles(visit, view, scope, data), **people(visit, scope, dimension)}
+    context |= {
+        "groups": [group for group in groups if len(group[1]) > 1],
+        "always": [group for group in groups if len(group[1]) == 1],
+    }
     return context | {"calls": shown(newest_calls(visit.conn, scope, limit=CALLS).rows)}
 
 
@@ -98,18 +131,50 @@ def tiles(visit: Visit, view: View, scope: Scope, data: Report) -> list[Tile]:
     total, line = data.total.now, data.total
     latency = _latency(visit, scope, data)
     return [
-        Tile("Per 1k requests", fmt.usd(total.cost_per_1k_nano), f"{fmt.count(total.requests)} requests", COLUMNS["per-1k"].formula,
-             charts.sparkline([charts.dollars(c.cost_per_1k_nano) for c in cells])),
+        Tile(
+            "Per 1k requests",
+            fmt.usd(total.cost_per_1k_nano),
+            f"{fmt.count(total.requests)} requests",
+            COLUMNS["per-1k"].formula,
+            charts.sparkline([charts.dollars(c.cost_per_1k_nano) for c in cells]),
+        ),
         _session_tile(visit, scope, line),
-        Tile("Latency p50 / p95", latency[0], latency[1], COLUMNS["p95"].formula, charts.sparkline([ratio(c.duration_us, c.requests) for c in cells])),
-        Tile("Prompt size", fmt.compact(ratio(_prompt(total), total.requests)), "tokens per request", "Input tokens, cached ones included ÷ requests.",
-             charts.sparkline([ratio(_prompt(c), c.requests) for c in cells])),
-        Tile("Output size", fmt.compact(ratio(_output(total), total.requests)), "tokens per request", "Output and reasoning tokens ÷ requests.",
-             charts.sparkline([ratio(_output(c), c.requests) for c in cells])),
-        Tile("Cache hit", fmt.percent(total.cache_hit), f"{fmt.compact(total.cache_read_tokens)} tokens read", COLUMNS["cache"].formula, charts.sparkline([c.cache_hit for c in cells])),
-        Tile("Errors", fmt.percent(total.error_rate), f"{fmt.count(total.errors)} failed, {fmt.count(total.retries)} retries", COLUMNS["errors"].formula,
-             charts.sparkline([c.error_rate for c in cells])),
-    ]  # fmt: skip
+        Tile(
+            "Latency p50",
+            latency[0],
+            latency[1],
+            COLUMNS["p95"].formula,
+            charts.sparkline([ratio(c.duration_us, c.requests) for c in cells]),
+        ),
+        Tile(
+            "Prompt size",
+            fmt.compact(ratio(_prompt(total), total.requests)),
+            "tokens per request",
+            "Input tokens, cached ones included ÷ requests.",
+            charts.sparkline([ratio(_prompt(c), c.requests) for c in cells]),
+        ),
+        Tile(
+            "Output size",
+            fmt.compact(ratio(_output(total), total.requests)),
+            "tokens per request",
+            "Output and reasoning tokens ÷ requests.",
+            charts.sparkline([ratio(_output(c), c.requests) for c in cells]),
+        ),
+        Tile(
+            "Cache hit",
+            fmt.percent(total.cache_hit),
+            f"{fmt.compact(total.cache_read_tokens)} tokens read",
+            COLUMNS["cache"].formula,
+            charts.sparkline([c.cache_hit for c in cells]),
+        ),
+        Tile(
+            "Errors",
+            fmt.percent(total.error_rate),
+            f"{fmt.count(total.errors)} failed, {fmt.count(total.retries)} retries",
+            COLUMNS["errors"].formula,
+            charts.sparkline([c.error_rate for c in cells]),
+        ),
+    ]
 
 
 def _prompt(cells: Sums) -> int:
@@ -136,10 +201,18 @@ def _session_tile(visit: Visit, scope: Scope, line: Line) -> Tile:
     sessions = sum(activity.sessions_by_feature(visit.conn, scope).values())
     if needs_charges(scope):
         sessions = len(activity.top_sessions_of_user(visit.conn, scope, limit=10_000))
-    return Tile("Per session", fmt.usd(per(line.now.cost_nano, sessions)), f"{fmt.count(sessions) if sessions else fmt.GAP} sessions", COLUMNS["per-session"].formula, [])
+    return Tile(
+        "Per session",
+        fmt.usd(per(line.now.cost_nano, sessions)),
+        f"{fmt.count(sessions) if sessions else fmt.GAP} sessions",
+        COLUMNS["per-session"].formula,
+        [],
+    )
 
 
-def contributors(visit: Visit, view: View, scope: Scope, dimension: str, data: Report, fixed: tuple[tuple[str, str], ...]) -> list[tuple[Any, list[Bar], int]]:
+def contributors(
+    visit: Visit, view: View, scope: Scope, dimension: str, data: Report, fixed: tuple[tuple[str, str], ...]
+) -> list[tuple[Any, list[Bar], int]]:
     """Where the page's cost comes from, by every other dimension that tells anything apart."""
     wanted = [key for key in CONTRIBUTORS if key != dimension and (DIMENSIONS[key].in_rollup or needs_charges(scope))]
     found = spend.contributors(visit.conn, scope, wanted)
@@ -150,10 +223,15 @@ def contributors(visit: Visit, view: View, scope: Scope, dimension: str, data: R
             continue
         colours = palette(visit.conn, visit.project.pk, key) if key == data.by else None
         bars = [
-            Bar(row.value or DIMENSIONS[key].empty, drill_url(visit, view, key, row.value, fixed) if row.value or key != "user" else "",
-                colours.slot(row.value) if colours else "", row, ratio(row.cost_nano, total))
+            Bar(
+                row.value or DIMENSIONS[key].empty,
+                drill_url(visit, view, key, row.value, fixed) if row.value or key != "user" else "",
+                colours.css(row.value) if colours else "",
+                row,
+                ratio(row.cost_nano, total),
+            )
             for row in rows
-        ]  # fmt: skip
+        ]
         groups.append((DIMENSIONS[key], bars, max(0, rows[0].distinct - len(rows))))
     return groups
 

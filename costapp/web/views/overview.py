@@ -45,7 +45,6 @@ def overview(visit: Visit) -> HttpResponse:
     gaps = unpriced_gaps(visit, scope, data.total.now)
     context = _frame(visit, view, found, by) | split_context(visit, view, data)
     context |= {"matters": matters(data, gaps), **_unattributed_figures(data)}
-    context["range_change"] = fmt.change(data.total.now.cost_nano, data.total.before_cost_nano)
     return show(visit, "overview.html", context)
 
 
@@ -69,11 +68,27 @@ def matters(data: Report, gaps: list[ModelGap]) -> list[Matter]:
     """Only what is true of the figures on the page."""
     total, found = data.total.now, []
     if gaps:
-        names = ", ".join(gap.model or "(model not stated)" for gap in gaps[:3]) + (" and others" if len(gaps) > 3 else "")
+        names = ", ".join(gap.model or "(model not stated)" for gap in gaps[:3]) + (
+            " and others" if len(gaps) > 3 else ""
+        )
         count = total.unpriced - (total.usage_unknown or 0)
-        found.append(Matter("bad", f"{fmt.count(count)} requests carry no price ({names}): their cost is missing from every total here.", "health", "See unpriced models"))
+        found.append(
+            Matter(
+                "bad",
+                f"{fmt.count(count)} requests carry no price ({names}): their cost is missing from every total here.",
+                "health",
+                "See unpriced models",
+            )
+        )
     if total.usage_unknown:
-        found.append(Matter("warn", f"{fmt.count(total.usage_unknown)} requests came without token counts, so they cannot be priced.", "health", "See why"))
+        found.append(
+            Matter(
+                "warn",
+                f"{fmt.count(total.usage_unknown)} requests came without token counts, so they cannot be priced.",
+                "health",
+                "See why",
+            )
+        )
     if data.by == "feature":
         found += _unattributed(data)
     return found

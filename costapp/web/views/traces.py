@@ -29,9 +29,26 @@ def session(visit: Visit) -> HttpResponse:
     if not totals.requests:
         raise Http404
     rows = call_reports.session_calls(visit.conn, visit.project.pk, value, limit=MOST_CALLS)
-    timeline = [call._replace(cumulative_nano=so_far) for call, (_, so_far) in zip(shown(row for row, _ in rows), rows, strict=True)]
+    timeline = [
+        call._replace(cumulative_nano=so_far)
+        for call, (_, so_far) in zip(shown(row for row, _ in rows), rows, strict=True)
+    ]
     figure = charts.cumulative(timeline, visit.zone)
-    return show(visit, "session.html", frame(visit, None, nav="calls", title=f"Session {value}", value=value, totals=totals, timeline=timeline, figure=figure, others=totals.requests - len(rows)))
+    return show(
+        visit,
+        "session.html",
+        frame(
+            visit,
+            None,
+            nav="calls",
+            title=f"Session {value}",
+            value=value,
+            totals=totals,
+            timeline=timeline,
+            figure=figure,
+            others=totals.requests - len(rows),
+        ),
+    )
 
 
 @project_page()
@@ -53,7 +70,11 @@ def call(visit: Visit, trace: str, span: str) -> HttpResponse:
         raise Http404
     context["row"] = next((row for row in context["rows"] if row.span_id == span_id), None)
     if charge:
-        context |= {"charge": charge, "why": explanation(visit.conn, visit.project.pk, charge), "revisions": _revisions(visit, charge)}
+        context |= {
+            "charge": charge,
+            "why": explanation(visit.conn, visit.project.pk, charge),
+            "revisions": _revisions(visit, charge),
+        }
     return show(visit, "call.html", context)
 
 
@@ -71,12 +92,23 @@ def _trace_context(visit: Visit, trace: str, span_id: int | None) -> dict[str, A
     rows = waterfall(stored.spans, charges)
     unpriced = sum(charge.cost_nano is None for charge in charges)
     return frame(
-        visit, None, nav="calls", title=f"Trace {trace[:8]}", trace=trace_id.hex, stored=stored, charges=charges, rows=rows,
-        selected=span_id, total_nano=None if charges and unpriced == len(charges) else sum(charge.cost_nano or 0 for charge in charges),
-        unpriced=unpriced, sessions=sorted({charge.session_id for charge in charges} - {""}),
-        features=sorted({charge.feature for charge in charges} - {""}), users=sorted({charge.user_id for charge in charges} - {""}),
-        start_at=min((charge.start_at for charge in charges), default=None), hidden=stored.total - len(stored.spans),
-    )  # fmt: skip
+        visit,
+        None,
+        nav="calls",
+        title=f"Trace {trace[:8]}",
+        trace=trace_id.hex,
+        stored=stored,
+        charges=charges,
+        rows=rows,
+        selected=span_id,
+        total_nano=None if charges and unpriced == len(charges) else sum(charge.cost_nano or 0 for charge in charges),
+        unpriced=unpriced,
+        sessions=sorted({charge.session_id for charge in charges} - {""}),
+        features=sorted({charge.feature for charge in charges} - {""}),
+        users=sorted({charge.user_id for charge in charges} - {""}),
+        start_at=min((charge.start_at for charge in charges), default=None),
+        hidden=stored.total - len(stored.spans),
+    )
 
 
 def _revisions(visit: Visit, charge: Charge) -> list[Any]:
