@@ -30,7 +30,7 @@ def make_server(ingest: Ingest, settings: Settings) -> Any:
         ]
     )
     for service, signal in _SERVICES.items():
-        handlers = {"Export": grpc.unary_unary_rpc_method_handler(_export(ingest, signal))}
+        handlers: dict[str, Any] = {"Export": grpc.unary_unary_rpc_method_handler(_export(ingest, signal))}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     return server
 

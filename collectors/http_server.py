@@ -1,6 +1,7 @@
 """OTLP over HTTP: a granian (RSGI) application. Maps a request to Ingest.export and a Refusal to a response."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -28,6 +29,9 @@ _PATHS = {
     for signal in (TRACES, METRICS, LOGS)
 }
 _SCORES = "/api/public/scores"
+_NO_SCORES = "Scores are not collected yet; traces are, at /api/public/otel/v1/traces."
+_DISCARD_TIMES = 4  # a refused body is read up to this many times the limit
+_DISCARD_SECONDS = 5
 Headers = list[tuple[str, str]]
 
 
@@ -51,6 +55,7 @@ class HttpApp:
         try:
             return await self._route(scope, protocol, is_json)
         except Refusal as refusal:
+            await self._discard_body(scope, protocol)
             return self._refused(refusal, is_json)
         except (ConnectionError, EOFError):  # the client has gone; nobody reads this
             return self._refused(bad_data("client_gone", "The connection ended before the body did."), is_json)
@@ -66,7 +71,7 @@ class HttpApp:
             raise Refusal(WRONG_METHOD, "wrong_method", "Use POST.")
         key = await self._ingest.keys.authenticate(key_from_headers(scope.headers.get), scope.client.rsplit(":", 1)[0])
         if signal is None:
-            raise Refusal(NOT_FOUND, "scores", "Scores are not collected yet. Traces are, at /api/public/otel/v1/traces.")
+            raise Refusal(NOT_FOUND, "scores", _NO_SCORES)
         if _media_type(scope) not in {PROTOBUF_TYPE, JSON_TYPE}:
             raise Refusal(WRONG_TYPE, "wrong_content_type", f"Content-Type must be {PROTOBUF_TYPE} or {JSON_TYPE}.")
         self._ingest.admit(key)
@@ -95,6 +100,18 @@ class HttpApp:
                 return await protocol()  # type: ignore[no-any-return]
         except TimeoutError:
             raise Refusal(BODY_TIMEOUT, "body_timeout", "The body took too long to arrive.") from None
+
+    async def _discard_body(self, scope: Any, protocol: Any) -> None:
+        """Read what is left of a refused body: a client that is still sending would not see the answer otherwise."""
+        if scope.headers.get("expect"):  # it waits for our word before it sends
+            return
+        left = _DISCARD_TIMES * self._ingest.settings.body_bytes
+        with contextlib.suppress(Exception):  # read already, or the client has gone: nothing is left to read
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                async for part in protocol:
+                    left -= len(part)
+                    if left < 0:
+                        return
 
     def _refused(self, refusal: Refusal, is_json: bool) -> tuple[int, Headers, bytes]:
         self._count(refusal.kind.http_status)

@@ -97,7 +97,7 @@ async def _stop(ingest: Ingest, app: HttpApp, http_server: HttpServer | None, gr
             while app.in_flight:
                 await asyncio.sleep(0.02)
     if http_server is not None:
-        http_server.stop()
+        http_server.stop()  # type: ignore[no-untyped-call]
     await ingest.stop()
 
 

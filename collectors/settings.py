@@ -98,7 +98,7 @@ class Settings:
     disk_path: str = _setting("COSTAPP_DISK_PATH", "", "Folder on the database's disk, to refuse before it is full.")
     disk_percent: int = _setting("COSTAPP_MAX_DISK_PERCENT", 95, "Use of that disk from which on requests get 503.",
                                  counter="disk_full")  # fmt: skip
-    retention_days: int = _setting("COSTAPP_SPAN_RETENTION_DAYS", 30, "Older spans are stored, but flagged.",
+    retention_days: int = _setting("COSTAPP_KEEP_SPANS_DAYS", 30, "Spans that started before are stored, but flagged.",
                                    counter="time_out_of_range", minimum=1)  # fmt: skip
 
 

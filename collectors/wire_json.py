@@ -64,7 +64,7 @@ class Span(Struct, gc=False):
     start: Integer = field(default=None, name="startTimeUnixNano")
     end: Integer = field(default=None, name="endTimeUnixNano")
     attributes: Attributes = None
-    events: list[SpanEvent] | None = None
+    events: list[SpanEvent | None] | None = None
     status: SpanStatus | None = None
 
 

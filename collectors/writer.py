@@ -104,12 +104,15 @@ class Writer:
 
     def _store(self, connection: Connection | None, batches: list[Batch]) -> Connection | None:
         """Store and answer the batches; returns the connection to use next. Never raises."""
+        used_before = connection is not None and not connection.closed
         try:
             if connection is None or connection.closed:
                 connection = self._connect()
             self._up(True)
             self._commit_with_retries(connection, batches)
         except _NOT_NOW as error:
+            if used_before and connection is not None and connection.closed:
+                return self._store(None, batches)  # it was cut while idle; storing twice changes nothing
             self._failed(error, batches)
             _discard(connection)
             return None

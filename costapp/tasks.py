@@ -10,8 +10,9 @@ from django.conf import settings
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
-from costapp.services.retention import apply_retention, make_partitions
+from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
+from costapp.services.verify_ledger import verify_and_publish
 from costapp.storage.connection import connect
 
 #: A bell works at most this long, so that the others get their turn.
@@ -45,6 +46,12 @@ def rollup() -> None:
         recompute_dirty(conn, budget_s=BUDGET_S)
 
 
+@shared_task(name="costapp.compact_ingest_log")
+def compact_log() -> None:
+    with _connection() as conn:
+        compact_ingest_log(conn)
+
+
 @shared_task(name="costapp.partitions")
 def partitions() -> None:
     with _connection() as conn:
@@ -55,3 +62,9 @@ def partitions() -> None:
 def retention() -> None:
     with _connection() as conn:
         apply_retention(conn)
+
+
+@shared_task(name="costapp.verify_ledger")
+def verify_ledger() -> None:
+    with _connection() as conn:
+        verify_and_publish(conn)

@@ -1,6 +1,7 @@
 """The control plane: what people configure. The data plane is SQL in ``costapp.storage``."""
 
-from costapp.models.pricing import PriceList, RateSet
+from costapp.models.ledger import LedgerCheck
+from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
 
-__all__ = ["IngestKey", "Membership", "PriceList", "Project", "RateSet"]
+__all__ = ["IngestKey", "LedgerCheck", "Membership", "PriceList", "Project", "RateSet", "RepriceRun"]

@@ -1,5 +1,6 @@
 """Price lists and their dated rates. Rates are never edited: they end, or a correction supersedes them."""
 
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -127,3 +128,29 @@ class RateSet(models.Model):
     def clean(self) -> None:
         if not self.rates and self.discount_percent is None:
             raise ValidationError("State rates, or a discount on the catalogue's rates.")
+
+
+class RepriceRun(models.Model):
+    """One re-pricing of a project's charges: how far it came, so that an interrupted one goes on from there."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="reprice_runs")
+    first_day = models.DateField()
+    last_day = models.DateField()
+    next_day = models.DateField(help_text="Days before this one are done.")
+    rates_version = models.BigIntegerField(help_text="Prices at the start: with other prices it is another run.")
+    started_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-started_at"]
+
+    def __str__(self) -> str:
+        return f"{self.project}, {self.first_day} to {self.last_day}"
+
+    def advance(self, day: date) -> None:
+        self.next_day = day + timedelta(days=1)
+        self.save(update_fields=["next_day"])
+
+    def finish(self, now: datetime) -> None:
+        self.finished_at = now
+        self.save(update_fields=["finished_at"])

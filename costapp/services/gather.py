@@ -154,7 +154,7 @@ _Holders = dict[int, dict[date, set[bytes]]]
 def _shared(asked: dict[int, set[Node]], holders: _Holders) -> Iterable[tuple[int, date]]:
     """Response ids and days on which too many traces carry them."""
     for response_hash, nodes in asked.items():
-        by_day = holders[response_hash]
+        by_day = holders.get(response_hash, {})
         if sum(map(len, by_day.values())) > TRACES_PER_RESPONSE:
             for day in {day + offset for day, _ in nodes for offset in _NEIGHBOURS}:
                 near: set[bytes] = set().union(*(by_day.get(day + offset, set()) for offset in _NEIGHBOURS))
@@ -166,8 +166,8 @@ def _edges_of(
     asked: dict[int, set[Node]], holders: _Holders, shared: set[tuple[int, date]]
 ) -> Iterable[tuple[Node, Node]]:
     for response_hash, nodes in asked.items():
-        by_day = holders[response_hash]
-        if len(by_day) == 1 and len(next(iter(by_day.values()))) == 1:
+        by_day = holders.get(response_hash)
+        if not by_day:
             continue  # only the trace itself: by far the usual case
         for day, trace_id in nodes:
             if (response_hash, day) in shared:

@@ -1,13 +1,13 @@
 """How long data is kept. Partitions are made ahead and dropped whole; rows are never deleted one by one."""
 
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import psycopg
 from django.conf import settings
 
-from costapp.storage import partitions
+from costapp.storage import ingest_log, partitions
 
 #: Partitions exist this far ahead; a machine that slept for a week still finds today's.
 DAYS_AHEAD = 14
@@ -44,6 +44,11 @@ def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today
     for table, days in (keep or configured())._asdict().items():
         dropped += partitions.drop_before(conn, table, day=today - timedelta(days=days))
     return dropped
+
+
+def compact_ingest_log(conn: psycopg.Connection, *, now: datetime | None = None) -> None:
+    """One row per hour instead of one per commit, for all hours but the last two."""
+    ingest_log.compact(conn, before=(now or datetime.now(UTC)) - timedelta(hours=1))
 
 
 def _days(today: date) -> Iterable[date]:

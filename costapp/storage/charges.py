@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from costapp.core.values import Call, Priced
+from costapp.storage.arrays import uuids
 
 #: (day, trace id, span id): the key of a charge inside its project.
 Key = tuple[date, bytes, int]
@@ -96,6 +97,8 @@ KEY_COLUMNS = ("project_id", "day", "trace_id", "span_id")
 COLUMNS = _FIXED_COLUMNS + _BIGINT_COLUMNS + _INT_COLUMNS + _SMALLINT_COLUMNS + _TEXT_COLUMNS + _NULL_TEXT_COLUMNS
 
 _NULL = b"\xff\xff\xff\xff"
+_NULLS_7, _NONES_7 = _NULL * 7, (None,) * 7
+_NULLS_12, _NONES_12 = _NULL * 12, (None,) * 12
 _BIGINT = Struct("!iq")
 _INT = Struct("!ii")
 _SMALLINT = Struct("!ih")
@@ -119,42 +122,53 @@ def _text(value: str) -> bytes:
 
 def encode(project_id: int, call: Call, priced: Priced) -> Row:
     """One charge in COPY's binary format. Zero meters and absent texts become null: they cost a bit each."""
-    usage = call.usage
     days = call.start_ns // _DAY_NS
     start_us = call.start_ns // 1000 - _EPOCH_US
+    usage = call.usage
     fixed = _FIXED.pack(
         len(COLUMNS), 4, project_id, 4, days - _EPOCH_DAYS, 8, start_us, 16, call.trace_id, 8, call.span_id,
         8, priced.input_nano, 8, priced.output_nano, 4, usage.input, 4, usage.output, 4, call.flags | priced.flags,
         2, priced.status, 2, call.usage_state, 2, call.attribution_source, 2, min(call.attempts, _INT2_MAX),
     )  # fmt: skip
-    bigints = (
-        call.duration_us, priced.cost_nano, priced.cache_read_nano or None, priced.cache_write_nano or None,
-        priced.other_nano or None, call.reported_nano, priced.possible_nano, priced.avoided_nano, call.prompt_hash,
+    fields = b"".join((fixed, _bigints(call, priced), _ints(call, priced), _smallints(call), _texts(call)))
+    booked = Booked(start_us, priced.cost_nano, call.feature, call.session, call.user)
+    return Row((_utc_day(days), call.trace_id, call.span_id), booked, fields)
+
+
+def _bigints(call: Call, priced: Priced) -> bytes:
+    rare = (
+        priced.cache_read_nano or None, priced.cache_write_nano or None, priced.other_nano or None,
+        call.reported_nano, priced.possible_nano, priced.avoided_nano, call.prompt_hash,
     )  # fmt: skip
-    ints = (
-        priced.rate_id, call.ttft_us, usage.cache_read or None, usage.cache_write_5m or None,
-        usage.cache_write_1h or None, usage.reasoning or None, usage.audio_in or None, usage.audio_out or None,
-        usage.image_in or None, usage.image_out or None, usage.units or None, call.prompt_chars, call.output_chars,
+    usual = _bigint(call.duration_us) + _bigint(priced.cost_nano)
+    return usual + (_NULLS_7 if rare == _NONES_7 else b"".join(map(_bigint, rare)))
+
+
+def _ints(call: Call, priced: Priced) -> bytes:
+    usage = call.usage
+    rare = (
+        call.ttft_us, usage.cache_read or None, usage.cache_write_5m or None, usage.cache_write_1h or None,
+        usage.reasoning or None, usage.audio_in or None, usage.audio_out or None, usage.image_in or None,
+        usage.image_out or None, usage.units or None, call.prompt_chars, call.output_chars,
     )  # fmt: skip
-    smallints = (
-        _NULL if call.members == 1 else _SMALLINT.pack(2, min(call.members, _INT2_MAX)),
-        _NULL if not call.signal else _SMALLINT.pack(2, call.signal),
-    )
+    return _int(priced.rate_id) + (_NULLS_12 if rare == _NONES_12 else b"".join(map(_int, rare)))
+
+
+def _smallints(call: Call) -> bytes:
+    members = _NULL if call.members == 1 else _SMALLINT.pack(2, min(call.members, _INT2_MAX))
+    return members + (_SMALLINT.pack(2, call.signal) if call.signal else _NULL)
+
+
+def _texts(call: Call) -> bytes:
     texts = (
         call.feature, call.user, call.session, call.team, call.environment, call.service, call.span_name,
         call.operation, call.provider, call.model, call.variant, call.prompt_version,
     )  # fmt: skip
-    requested = call.model_requested if call.model_requested != call.model else ""
     null_texts = (
-        requested, call.service_tier, call.region, call.unit, call.error, call.finish_reason, call.usage_rule,
-        call.reported_source,
+        call.model_requested if call.model_requested != call.model else "", call.service_tier, call.region, call.unit,
+        call.error, call.finish_reason, call.usage_rule, call.reported_source,
     )  # fmt: skip
-    fields = b"".join((
-        fixed, *map(_bigint, bigints), *map(_int, ints), *smallints, *map(_text, texts),
-        *(_text(text) if text else _NULL for text in null_texts),
-    ))  # fmt: skip
-    booked = Booked(start_us, priced.cost_nano, call.feature, call.session, call.user)
-    return Row((_utc_day(days), call.trace_id, call.span_id), booked, fields)
+    return b"".join(map(_text, texts)) + b"".join([_text(text) if text else _NULL for text in null_texts])
 
 
 @lru_cache(maxsize=4096)
@@ -167,7 +181,7 @@ def _utc_day(days_since_1970: int) -> date:
 _BOOKED = """
 select day, uuid_send(trace_id), span_id,
        (extract(epoch from start_at) * 1000000)::bigint - 946684800000000, cost_nano, feature, session_id, user_id
-from charge where project_id = %s and day between %s and %s and trace_id = any(%s::uuid[])
+from charge where project_id = %s and day between %s and %s and trace_id = any(%s)
 """
 
 
@@ -177,7 +191,7 @@ def load_booked(conn: psycopg.Connection, project_id: int, *, nodes: Iterable[tu
     if not nodes:
         return {}
     days = [day for day, _ in nodes]
-    trace_ids = sorted({trace_id.hex() for _, trace_id in nodes})
+    trace_ids = uuids(sorted({trace_id for _, trace_id in nodes}))
     cursor = conn.cursor(binary=True)
     rows = cursor.execute(_BOOKED, (project_id, min(days), max(days), trace_ids))
     keyed = (((day, trace_id, span_id), Booked._make(rest)) for day, trace_id, span_id, *rest in rows)

@@ -96,9 +96,11 @@ def _statement(template: str, **parts: str) -> sql.SQL:
 _COLUMNS = ", ".join(SUMS)
 _KEYS = ", ".join(DIMENSIONS)
 _LATENCY_KEYS = ", ".join(LATENCY_DIMENSIONS)
-# day is stated beside start_at so that only the partitions of the range are opened.
+# All ranges consist of whole cells. The cell is written as the index of charge has it; day is stated beside
+# it so that only the partitions of the range are opened.
+_CELL = "date_bin('5 minutes', start_at, 'epoch')"
 _RANGE = (
-    "project_id = %(project_id)s and start_at >= %(start_at)s and start_at < %(end_at)s"
+    f"project_id = %(project_id)s and {_CELL} >= %(start_at)s and {_CELL} < %(end_at)s"
     " and day between %(first_day)s and %(last_day)s"
 )
 _CELLS = "project_id = %(project_id)s and bucket_at >= %(start_at)s and bucket_at < %(end_at)s"

@@ -175,7 +175,8 @@ create table charge (
     ),
     constraint charge_unpriced_has_no_cost check ((cost_status = 0) = (cost_nano is null))
 ) partition by range (day);
-create index charge_time on charge (project_id, start_at);
+-- Rollup cells, as an expression of few values: a tenth of the size of an index on start_at itself.
+create index charge_cell on charge (project_id, date_bin('5 minutes', start_at, 'epoch'));
 create index charge_session on charge (project_id, session_id) where session_id <> '';
 create index charge_user on charge (project_id, user_id) where user_id <> '';
 create table charge_default partition of charge default;
@@ -329,4 +330,13 @@ create table metric_point (
     token_type text collate "C" not null,
     model      text collate "C" not null,
     primary key (project_id, day, stream, start_ns, time_ns)
+);
+
+-- Failed sign-ins: the wait before the next attempt grows with their number.
+create table sign_in_failure (
+    last_at  timestamptz not null,
+    failures int  not null,
+    account  text not null,
+    address  text not null,
+    primary key (account, address)
 );

@@ -15,6 +15,7 @@ import psycopg
 
 from costapp.core.ids import response_hash
 from costapp.core.values import Span, SpanFacts
+from costapp.storage.outbox import SHARDS
 
 Connection = psycopg.Connection[Any]
 
@@ -22,7 +23,6 @@ _EPOCH = date(2000, 1, 1)
 _NANOS_PER_DAY = 86_400_000_000_000
 _DAYS_FROM_1970_TO_2000 = 10_957
 _START_NS_MAX = 2**63 - 1
-SHARDS = 16  # of dirty_trace; equal to storage.outbox.SHARDS (a test compares them)
 
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"

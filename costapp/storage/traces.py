@@ -9,6 +9,7 @@ import msgspec
 import psycopg
 
 from costapp.core.values import Span, SpanFacts
+from costapp.storage.arrays import bigints, uuids
 
 #: A trace with more spans than this on one day is resolved span by span (settings: docs/operations.md).
 SPANS_PER_TRACE = 10_000
@@ -33,7 +34,7 @@ OVERSIZE = NodeSpans([], set(), is_oversize=True)
 
 _PAGE = """
 select uuid_send(trace_id), span_id, parent_id, start_ns, response_hash, facts from span
-where project_id = %s and day = %s and trace_id = any(%s::uuid[]) order by trace_id, span_id limit %s
+where project_id = %s and day = %s and trace_id = any(%s) order by trace_id, span_id limit %s
 """
 
 
@@ -45,8 +46,7 @@ def load_nodes(
     found: dict[Node, NodeSpans] = {}
     while wanted:
         cursor = conn.cursor(binary=True)
-        texts = [trace_id.hex() for trace_id in wanted]
-        rows = cursor.execute(_PAGE, (project_id, day, texts, PAGE_ROWS)).fetchall()
+        rows = cursor.execute(_PAGE, (project_id, day, uuids(wanted), PAGE_ROWS)).fetchall()
         last = rows[-1][0] if len(rows) == PAGE_ROWS else None
         _collect(found, day, rows, unfinished=last)
         if last is None:
@@ -95,22 +95,28 @@ def load_spans_after(
     ]
 
 
+# Nearly every id is seen in one trace only; the server tells which, so that only the others travel.
 _BY_RESPONSE = """
-select distinct response_hash, day, uuid_send(trace_id) from span
-where project_id = %s and response_hash = any(%s) and response_hash <> 0 and day between %s and %s
+with holder as (
+    select distinct response_hash, day, trace_id from span
+    where project_id = %s and response_hash = any(%s) and response_hash <> 0 and day between %s and %s
+)
+select response_hash, array_agg(day), array_agg(uuid_send(trace_id)) from holder
+group by response_hash having count(*) > 1
 """
 
 
 def find_by_response(
     conn: psycopg.Connection, project_id: int, *, response_hashes: Sequence[int], first_day: date, last_day: date
 ) -> dict[int, dict[date, set[bytes]]]:
-    """Which traces saw these response ids, by day."""
+    """Which traces saw these response ids, by day. Ids that one trace alone saw on one day alone are left out."""
     found: dict[int, dict[date, set[bytes]]] = defaultdict(lambda: defaultdict(set))
     cursor = conn.cursor(binary=True)
-    for response_hash, day, trace_id in cursor.execute(
-        _BY_RESPONSE, (project_id, list(response_hashes), first_day, last_day)
+    for response_hash, days, trace_ids in cursor.execute(
+        _BY_RESPONSE, (project_id, bigints(response_hashes), first_day, last_day)
     ):
-        found[response_hash][day].add(trace_id)
+        for day, trace_id in zip(days, trace_ids, strict=True):
+            found[response_hash][day].add(trace_id)
     return found
 
 
@@ -119,7 +125,7 @@ _SHARED = "select response_hash, day from shared_response where project_id = %s 
 
 def load_shared(conn: psycopg.Connection, project_id: int, *, response_hashes: Sequence[int]) -> set[tuple[int, date]]:
     """Which of these response ids are known not to identify one call, and on which days."""
-    return set(conn.execute(_SHARED, (project_id, list(response_hashes))).fetchall())
+    return set(conn.execute(_SHARED, (project_id, bigints(response_hashes))).fetchall())
 
 
 # Whoever finds it first marks every trace that may have been joined by the id before.
@@ -192,7 +198,7 @@ def mark_twins_once(conn: psycopg.Connection, project_id: int, *, node: Node, sh
 
 _RECENT_ODD = """
 select day, uuid_send(trace_id) from odd_trace
-where project_id = %s and kind = 'oversize' and trace_id = any(%s::uuid[])
+where project_id = %s and kind = 'oversize' and trace_id = any(%s)
 and clock_timestamp() - at < make_interval(secs => detail::bigint / 1000)
 """
 
@@ -200,6 +206,5 @@ and clock_timestamp() - at < make_interval(secs => detail::bigint / 1000)
 def resting(conn: psycopg.Connection, project_id: int, *, trace_ids: Iterable[bytes]) -> set[Node]:
     """Oversize nodes that were read a short while ago: a millisecond of rest per span, so that one runaway
     trace cannot keep a worker busy by growing."""
-    texts = [trace_id.hex() for trace_id in trace_ids]
-    rows = conn.cursor(binary=True).execute(_RECENT_ODD, (project_id, texts))
+    rows = conn.cursor(binary=True).execute(_RECENT_ODD, (project_id, uuids(list(trace_ids))))
     return {(day, trace_id) for day, trace_id in rows}
