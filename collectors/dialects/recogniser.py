@@ -22,7 +22,7 @@ from collectors.dialects import (
 )
 from collectors.dialects.metrics import token_point
 from collectors.dialects.rules import FLAG, Rule, both, joined, text
-from collectors.dialects.scalars import NAME_LIMIT, clean, text_of
+from collectors.dialects.scalars import DOCUMENT_LIMIT, NAME_LIMIT, clean, text_of
 from collectors.dialects.types import Event, Fact, Hit, MetricPoint, Resource, Scalar, Scope
 from costapp.core.ids import hash64
 from costapp.core.values import Role, Signal, Span, SpanFacts, SpanFlag
@@ -57,6 +57,7 @@ class Recogniser:
         self._rules: dict[str, Rule] = dict(BUILT_IN)
         for field, names in (attribute_names or {}).items():
             if field in attribution.FIELDS:
+                names = [names] if isinstance(names, str) else names
                 for position, name in enumerate(names):
                     own = text(field, position - len(names) - 1000)
                     known = self._rules.get(name)
@@ -206,7 +207,7 @@ class Recogniser:
                 facts.append(Fact(slot, rank, digest))
                 if self.store_content:
                     kept = value if isinstance(value, str) else repr(value)
-                    facts.append(Fact(f"{slot}_text", rank, clean(kept, content.DOCUMENT_LIMIT)))
+                    facts.append(Fact(f"{slot}_text", rank, clean(kept, DOCUMENT_LIMIT)))
             if value:
                 facts += self._dropped()
             return tuple(facts) or None
