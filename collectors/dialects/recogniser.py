@@ -97,10 +97,29 @@ class Recogniser:
         role = finish.role_of(found)
         if role == _PLAIN or (role == _AGGREGATE and not finish.states_usage(found)):
             return self._plain(name, kind, status, duration_us, role, flags, found, resource)
-        flags = finish.call(found, name=name, role=role, status=status, start_ns=start_ns, flags=flags, scope=scope,
-                            service=resource.service or "", events=events, secret=self._secret)
-        return _facts(found, name=name, kind=kind, role=role, flags=flags, duration_us=duration_us, scope=scope,
-                      resource=resource, status=found.pop("status", status))
+        flags = finish.call(
+            found,
+            name=name,
+            role=role,
+            status=status,
+            start_ns=start_ns,
+            flags=flags,
+            scope=scope,
+            service=resource.service or "",
+            events=events,
+            secret=self._secret,
+        )
+        return _facts(
+            found,
+            name=name,
+            kind=kind,
+            role=role,
+            flags=flags,
+            duration_us=duration_us,
+            scope=scope,
+            resource=resource,
+            status=found.pop("status", status),
+        )
 
     def log_record(
         self, *, event_name: str, body: Scalar, time_ns: int, trace_id: bytes, span_id: int, hits: Sequence[Hit],
@@ -124,13 +143,33 @@ class Recogniser:
         start_ns = max(time_ns - (duration_us or 0) * 1000, 0)
         if time_ns <= 0:
             flags |= _TIME_INVALID
-        flags = finish.call(found, name=name, role=_CALL, status=0, start_ns=start_ns, flags=flags, scope=scope,
-                            service=resource.service or "", events=(), secret=self._secret)
+        flags = finish.call(
+            found,
+            name=name,
+            role=_CALL,
+            status=0,
+            start_ns=start_ns,
+            flags=flags,
+            scope=scope,
+            service=resource.service or "",
+            events=(),
+            secret=self._secret,
+        )
         identity = _event_identity(name, time_ns, found, resource)
         own_trace = not any(trace_id)
         trace = _own_trace(found, identity, resource) if own_trace else trace_id
-        facts = _facts(found, name=name, kind=0, role=_CALL, flags=flags, duration_us=duration_us, scope=scope,
-                       resource=resource, status=found.pop("status", 0), signal=int(Signal.EVENT))
+        facts = _facts(
+            found,
+            name=name,
+            kind=0,
+            role=_CALL,
+            flags=flags,
+            duration_us=duration_us,
+            scope=scope,
+            resource=resource,
+            status=found.pop("status", 0),
+            signal=int(Signal.EVENT),
+        )
         own_id = hash64(trace + span_id.to_bytes(8, "big", signed=True) + identity)
         return Span(trace, own_id, 0 if own_trace else span_id, start_ns, facts)
 
@@ -143,8 +182,17 @@ class Recogniser:
         For a histogram `value` is the sum. `resource_key` identifies the sending process (the raw bytes of
         its Resource message), because two processes may send equal series.
         """
-        return token_point(metric=metric, value=value, start_ns=start_ns, time_ns=time_ns, is_delta=is_delta,
-                           attributes=attributes, scope=scope, resource=resource, resource_key=resource_key)
+        return token_point(
+            metric=metric,
+            value=value,
+            start_ns=start_ns,
+            time_ns=time_ns,
+            is_delta=is_delta,
+            attributes=attributes,
+            scope=scope,
+            resource=resource,
+            resource_key=resource_key,
+        )
 
     def content(self, hits: Sequence[Hit]) -> dict[str, str] | None:
         """Prompt and answer text, for projects that opted in; None if there is none or they did not."""
