@@ -74,6 +74,10 @@ class Recogniser:
                 return None
         return rule.read(value)
 
+    def wants(self, key: str) -> bool:
+        """Whether an attribute of this name can state anything at all."""
+        return key in self._rules or self._pattern_rule(key) is not None
+
     def resource(self, hits: Sequence[Hit]) -> Resource:
         """Digest a resource once for everything below it."""
         found = merged(hits)
