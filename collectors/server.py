@@ -53,6 +53,8 @@ async def _serve(settings: Settings) -> None:
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     await _stop(ingest, app, http_server, grpc_server, settings)
+    tasks[0].cancel()
+    await asyncio.wait(tasks, timeout=settings.shutdown_seconds)  # cancelled before its end, granian complains
     for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):

@@ -69,3 +69,12 @@ def totals(conn: psycopg.Connection[Any], expression: str, table: str = "charge"
 
 def empty(conn: psycopg.Connection[Any]) -> None:
     conn.execute(f"truncate {', '.join(DATA_TABLES)}")
+
+
+def price(project: Any, *, input_nano: int = 2_500_000_000, output_nano: int = 10_000_000_000) -> Any:
+    """A price list of the project's own for every gpt-4o model: $2.50 and $10 per million tokens."""
+    from costapp.models import PriceList, RateSet
+
+    price_list = PriceList.objects.create(project=project, name="Own prices")
+    rates = {"input": {"nano": input_nano}, "output": {"nano": output_nano}, "cache_read": {"nano": input_nano // 2}}
+    return RateSet.objects.create(price_list=price_list, provider="openai", model="gpt-4o*", rates=rates)

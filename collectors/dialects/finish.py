@@ -148,8 +148,10 @@ def _first_token(found: Found, start_ns: int, flags: int, scope: Scope, events: 
     elif at_ns is not None:
         _ttft(found, at_ns - start_ns)
     else:
-        first = min((e.time_ns for e in events if e.name in FIRST_TOKEN_EVENTS
-                     or e.name.startswith("mlflow.chunk.item.")), default=None)
+        first = min(
+            (e.time_ns for e in events if e.name in FIRST_TOKEN_EVENTS or e.name.startswith("mlflow.chunk.item.")),
+            default=None,
+        )
         if first is not None:
             _ttft(found, first - start_ns)
 

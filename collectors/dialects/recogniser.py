@@ -22,7 +22,7 @@ from collectors.dialects import (
 )
 from collectors.dialects.metrics import token_point
 from collectors.dialects.rules import FLAG, Rule, both, joined, text
-from collectors.dialects.scalars import NAME_LIMIT, clean, text_of
+from collectors.dialects.scalars import DOCUMENT_LIMIT, NAME_LIMIT, clean, text_of
 from collectors.dialects.types import Event, Fact, Hit, MetricPoint, Resource, Scalar, Scope
 from costapp.core.ids import hash64
 from costapp.core.values import Role, Signal, Span, SpanFacts, SpanFlag
@@ -57,6 +57,7 @@ class Recogniser:
         self._rules: dict[str, Rule] = dict(BUILT_IN)
         for field, names in (attribute_names or {}).items():
             if field in attribution.FIELDS:
+                names = [names] if isinstance(names, str) else names
                 for position, name in enumerate(names):
                     own = text(field, position - len(names) - 1000)
                     known = self._rules.get(name)
@@ -100,10 +101,29 @@ class Recogniser:
         role = finish.role_of(found)
         if role == _PLAIN or (role == _AGGREGATE and not finish.states_usage(found)):
             return self._plain(name, kind, status, duration_us, role, flags, found, resource)
-        flags = finish.call(found, name=name, role=role, status=status, start_ns=start_ns, flags=flags, scope=scope,
-                            service=resource.service or "", events=events, secret=self._secret)
-        return _facts(found, name=name, kind=kind, role=role, flags=flags, duration_us=duration_us, scope=scope,
-                      resource=resource, status=found.pop("status", status))
+        flags = finish.call(
+            found,
+            name=name,
+            role=role,
+            status=status,
+            start_ns=start_ns,
+            flags=flags,
+            scope=scope,
+            service=resource.service or "",
+            events=events,
+            secret=self._secret,
+        )
+        return _facts(
+            found,
+            name=name,
+            kind=kind,
+            role=role,
+            flags=flags,
+            duration_us=duration_us,
+            scope=scope,
+            resource=resource,
+            status=found.pop("status", status),
+        )
 
     def log_record(
         self, *, event_name: str, body: Scalar, time_ns: int, trace_id: bytes, span_id: int, hits: Sequence[Hit],
@@ -127,13 +147,33 @@ class Recogniser:
         start_ns = max(time_ns - (duration_us or 0) * 1000, 0)
         if time_ns <= 0:
             flags |= _TIME_INVALID
-        flags = finish.call(found, name=name, role=_CALL, status=0, start_ns=start_ns, flags=flags, scope=scope,
-                            service=resource.service or "", events=(), secret=self._secret)
+        flags = finish.call(
+            found,
+            name=name,
+            role=_CALL,
+            status=0,
+            start_ns=start_ns,
+            flags=flags,
+            scope=scope,
+            service=resource.service or "",
+            events=(),
+            secret=self._secret,
+        )
         identity = _event_identity(name, time_ns, found, resource)
         own_trace = not any(trace_id)
         trace = _own_trace(found, identity, resource) if own_trace else trace_id
-        facts = _facts(found, name=name, kind=0, role=_CALL, flags=flags, duration_us=duration_us, scope=scope,
-                       resource=resource, status=found.pop("status", 0), signal=int(Signal.EVENT))
+        facts = _facts(
+            found,
+            name=name,
+            kind=0,
+            role=_CALL,
+            flags=flags,
+            duration_us=duration_us,
+            scope=scope,
+            resource=resource,
+            status=found.pop("status", 0),
+            signal=int(Signal.EVENT),
+        )
         own_id = hash64(trace + span_id.to_bytes(8, "big", signed=True) + identity)
         return Span(trace, own_id, 0 if own_trace else span_id, start_ns, facts)
 
@@ -146,8 +186,17 @@ class Recogniser:
         For a histogram `value` is the sum. `resource_key` identifies the sending process (the raw bytes of
         its Resource message), because two processes may send equal series.
         """
-        return token_point(metric=metric, value=value, start_ns=start_ns, time_ns=time_ns, is_delta=is_delta,
-                           attributes=attributes, scope=scope, resource=resource, resource_key=resource_key)
+        return token_point(
+            metric=metric,
+            value=value,
+            start_ns=start_ns,
+            time_ns=time_ns,
+            is_delta=is_delta,
+            attributes=attributes,
+            scope=scope,
+            resource=resource,
+            resource_key=resource_key,
+        )
 
     def content(self, hits: Sequence[Hit]) -> dict[str, str] | None:
         """Prompt and answer text, for projects that opted in; None if there is none or they did not."""
@@ -210,7 +259,7 @@ class Recogniser:
                 facts.append(Fact(slot, rank, digest))
                 if self.store_content:
                     kept = value if isinstance(value, str) else repr(value)
-                    facts.append(Fact(f"{slot}_text", rank, clean(kept, content.DOCUMENT_LIMIT)))
+                    facts.append(Fact(f"{slot}_text", rank, clean(kept, DOCUMENT_LIMIT)))
             if value:
                 facts += self._dropped()
             return tuple(facts) or None

@@ -152,7 +152,7 @@ def attribute(members: Sequence[tuple[Trace, Span]]) -> Attribution:
         context = _union(members)
     if context.feature and context.user and context.session and context.team and context.environment:
         source = OWN if any(s.facts.feature and not s.facts.feature_rank for _, s in members) else ANCESTOR
-        return Attribution(*(value or "" for value in context[:7]), source)
+        return _attribution([value or "" for value in context[:7]], source)
     return _from_further_away(members, context)
 
 
@@ -160,10 +160,12 @@ def _union(members: Sequence[tuple[Trace, Span]]) -> Context:
     """The members' own statements first, then what they inherit, each in member order."""
     contexts = [extended(EMPTY, span.facts, 0) for _, span in members]
     contexts += [trace.context(span) for trace, span in members]
-    first = [next((c[i] for c in contexts if c[i]), None) for i in range(7)]
+    columns = list(zip(*contexts, strict=True))[:7]
+    first: list[str | None] = [next((str(value) for value in column if value), None) for column in columns]
     weak = min((c for c in contexts if c.weak_feature), key=lambda c: c.weak_feature_rank, default=EMPTY)
     weak_session = next((c.weak_session for c in contexts if c.weak_session), None)
-    return Context(*first, weak.weak_feature, weak.weak_feature_rank, weak_session)  # type: ignore[arg-type]
+    return Context(first[0], first[1], first[2], first[3], first[4], first[5], first[6], weak.weak_feature,
+                   weak.weak_feature_rank, weak_session)  # fmt: skip
 
 
 def _from_further_away(members: Sequence[tuple[Trace, Span]], context: Context) -> Attribution:
@@ -188,7 +190,13 @@ def _from_further_away(members: Sequence[tuple[Trace, Span]], context: Context) 
         source = RULE if values[0] else NONE
     if not values[2]:
         values[2] = context.weak_session or _one(found.get("weak_session", "") for found in agreed)
-    return Attribution(*values, source)  # type: ignore[arg-type]
+    return _attribution(values, source)
+
+
+def _attribution(values: Sequence[str], source: int) -> Attribution:
+    """From values in the order of `_FIELDS`."""
+    feature, user, session, team, variant, prompt_version, environment = values
+    return Attribution(feature, user, session, team, variant, prompt_version, environment, source)
 
 
 def _one(values: Iterable[str]) -> str:

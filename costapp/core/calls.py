@@ -91,9 +91,7 @@ def _bytes(span: Span) -> bytes:
     return msgspec.msgpack.encode(span)
 
 
-def _find_leaves(
-    trace: Trace, rules: TokenRules, leaves: list[Leaf], aggregates: list[tuple[Trace, Span]]
-) -> None:
+def _find_leaves(trace: Trace, rules: TokenRules, leaves: list[Leaf], aggregates: list[tuple[Trace, Span]]) -> None:
     """Spans that describe one call: those that say so, and usage-bearing ones with no call below them."""
     claims: list[Span] = []
     maybes: list[Span] = []
@@ -256,9 +254,13 @@ _SUPPLIED = (
 def _united_facts(members: Sequence[Leaf]) -> SpanFacts:
     """The canonical member's facts, with what only others know."""
     f = members[0].span.facts
-    missing = {name: value for name in _SUPPLIED if getattr(f, name) is None
-               and (value := next((v for leaf in members if (v := getattr(leaf.span.facts, name)) is not None), None))
-               is not None}
+    missing = {
+        name: value
+        for name in _SUPPLIED
+        if getattr(f, name) is None
+        and (value := next((v for leaf in members if (v := getattr(leaf.span.facts, name)) is not None), None))
+        is not None
+    }
     flags = 0
     for leaf in members:
         flags |= leaf.span.facts.flags
@@ -311,8 +313,10 @@ def _with_patterns(calls: list[Call], found: Resolution) -> list[Call]:
         )
         for call in calls
     )  # fmt: skip
-    return [call._replace(flags=call.flags | marks[key]) if (key := (call.trace_id, call.span_id)) in marks else call
-            for call in calls]
+    return [
+        call._replace(flags=call.flags | marks[key]) if (key := (call.trace_id, call.span_id)) in marks else call
+        for call in calls
+    ]
 
 
 def explain(spans: Sequence[Span], *, rules: TokenRules = DEFAULT) -> list[Verdict]:
@@ -351,4 +355,3 @@ def _plain_verdict(span: Span) -> Verdict:
 
 
 __all__ = ["Resolution", "explain", "input_total", "output_total", "resolve"]
-

@@ -25,7 +25,7 @@ ALIASES = {
     "bedrock_converse": "aws", "aws": "aws", "amazon": "aws",
     "azure": "azure", "azure.ai.openai": "azure", "az.ai.openai": "azure", "azure.ai.inference": "azure",
     "az.ai.inference": "azure", "azure_openai": "azure", "azure-openai": "azure", "azure_ai": "azure",
-    "gcp.gemini": "google", "gcp.gen_ai": "google", "gcp.vertex_ai": "google", "gcp.vertex.agent": "google",
+    "gcp.gemini": "google", "gcp.gen_ai": "google", "gcp.vertex_ai": "google",
     "gemini": "google", "google": "google", "google_genai": "google", "google-gla": "google", "google-vertex": "google",
     "google.generative-ai": "google", "google.vertex": "google", "vertex_ai": "google", "vertexai": "google",
     "vertex": "google", "gcp": "google", "google_vertexai": "google",
@@ -40,6 +40,7 @@ ALIASES = {
 
 #: Names of frameworks, gateways and agents that are not providers.
 FRAMEWORKS = frozenset({
+    "gcp.vertex.agent",  # Google ADK, whatever model it drives
     "strands-agents", "strands", "langchain", "langgraph", "spring_ai", "litellm", "litellm_proxy", "llama_index",
     "llamaindex", "crewai", "haystack", "autogen", "semantic_kernel", "vercel", "gateway", "pydantic-ai", "pydantic_ai",
     "google_adk", "smolagents", "agno", "mastra", "dspy", "unknown", "none", "fake", "_other", "custom", "traceloop",
@@ -69,7 +70,7 @@ def provider_of(raw: str, model: str) -> Provider:
     said = raw.strip().lower()
     if said in FRAMEWORKS:
         said = ""
-    known = ALIASES.get(said) or ALIASES.get(said.split(".", 1)[0])
+    known = (ALIASES.get(said) or ALIASES.get(said.split(".", 1)[0])) if said else None
     if known:
         return Provider(known, False)
     guess = vendor_of(model.strip().lower())

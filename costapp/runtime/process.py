@@ -124,3 +124,23 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def is_zombie(pid: int) -> bool:
+    """Dead, but not yet reaped by its parent (Linux; elsewhere False)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
+
+
+def works_in(folder: Path) -> bool:
+    """Whether any process has `folder` as its current directory (Linux)."""
+    return any(_current_directory(entry) == str(folder) for entry in Path("/proc").glob("[0-9]*/cwd"))
+
+
+def _current_directory(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:
+        return ""

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -184,18 +185,18 @@ class Supervisor:
         while not self.stopping:
             self._pump(TICK_S)
             for server in self.servers:
-                self._revive_server(server)
+                self._revive(server.name, partial(self._launch_server, server))
             for program in self.programs.values():
-                self._revive(program)
+                self._revive(program.name, partial(self._launch, program))
 
-    def _revive_server(self, server: Server) -> None:
-        if self.running[server.name].process.poll() is None or not self._may_start(server.name):
+    def _revive(self, name: str, launch: Callable[[], None]) -> None:
+        if self.running[name].process.poll() is None or not self._may_start(name):
             return
-        self._launch_server(server)
-
-    def _revive(self, program: Program) -> None:
-        if self.running[program.name].process.poll() is not None and self._may_start(program.name):
-            self._launch(program)
+        try:
+            launch()
+        except OSError as error:  # no memory, no file handles, a missing binary: later perhaps
+            self.console.notice(f"{name} cannot be started ({error}); trying again in {LONGEST_PAUSE_S} s")
+            self.pauses[name] = time.monotonic() + LONGEST_PAUSE_S
 
     def _may_start(self, name: str) -> bool:
         """Notes a death once, then lets the pause pass: 1 s, 2 s, 4 s ... 30 s while it keeps dying young."""

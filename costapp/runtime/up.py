@@ -75,18 +75,22 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
     check(chosen)
     supervisor = Supervisor(console, logs=home / "logs", directory=CHECKOUT)
     supervisor.listen()
+    code = 0
     try:
         start(supervisor, home, chosen)
         supervisor.keep_up()
     except StopRequested:
         pass
+    except StartError as error:
+        console.error(str(error))
+        code = 1
     finally:
         console.notice("Stopping: collectors and pages first, the database last.")
         supervisor.stop_all()
         (home / "env").unlink(missing_ok=True)
     console.notice("Stopped. The same command starts it again with all data.")
     lock.close()
-    return 0
+    return code
 
 
 def check(chosen: argparse.Namespace) -> None:

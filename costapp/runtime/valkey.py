@@ -27,6 +27,7 @@ auto-aof-rewrite-min-size 16mb
 maxmemory-policy noeviction
 maxmemory 256mb
 maxclients 512
+set-proc-title no
 """
 
 

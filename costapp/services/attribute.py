@@ -142,11 +142,11 @@ class _Batch:
     def _project(self, project_id: int, marks: Sequence[Mark]) -> Outcome:
         by_node = {(mark.day, mark.trace_id): mark for mark in marks}
         gathered = Gatherer(self._conn, project_id, try_lock=self._lock).gather(by_node)
-        postponed = self._oversize(project_id, gathered.oversize)
+        postponed, alone = self._oversize(project_id, gathered.oversize)
         back = [by_node[node] for node in {*gathered.deferred, *postponed} if node in by_node]
         outbox.put_back(self._conn, back)
         reasons = {mark.trace_id: mark.reason for mark in marks if mark.reason}
-        written = self._write_sets(project_id, gathered.sets, reasons)
+        written = alone + self._write_sets(project_id, gathered.sets, reasons)
         in_the_way = gathered.busy_shards | {shard_of(trace_id) for _, trace_id in gathered.deferred}
         return Outcome(len(by_node) - len(back), written, len(back), frozenset(in_the_way))
 
@@ -197,25 +197,24 @@ class _Batch:
         stored = {(span.trace_id, span.span_id) for trace_set in sets for span in trace_set.spans}
         return {key: value for key, value in booked.items() if key[1:] in stored}
 
-    def _oversize(self, project_id: int, nodes: Sequence[Node]) -> list[Node]:
-        """Resolve oversize traces span by span; returns those that were read only a moment ago."""
-        resting = set() if self._force or not nodes else traces.resting(
-            self._conn, project_id, trace_ids=[trace_id for _, trace_id in nodes]
-        )
-        for node in nodes:
-            if node not in resting:
-                traces.mark_twins_once(self._conn, project_id, node=node, shards=SHARDS)
-                count = self._span_by_span(project_id, node)
-                traces.report_odd(self._conn, project_id, oddity=Oddity(node, "oversize", str(count)))
-        return [node for node in nodes if node in resting]
+    def _oversize(self, project_id: int, nodes: Sequence[Node]) -> tuple[set[Node], int]:
+        """Resolve oversize traces span by span. Returns those read only a moment ago, and the charges written."""
+        if not nodes:
+            return set(), 0
+        trace_ids = [trace_id for _, trace_id in nodes]
+        resting = set() if self._force else traces.resting(self._conn, project_id, trace_ids=trace_ids)
+        written = sum(self._span_by_span(project_id, node) for node in nodes if node not in resting)
+        return resting, written
 
     def _span_by_span(self, project_id: int, node: Node) -> int:
         """Charges from each span's own attributes alone, page by page, so that memory stays bounded."""
-        after, count = -(2**63), 0
+        traces.mark_twins_once(self._conn, project_id, node=node, shards=SHARDS)
+        after, count, written = -(2**63), 0, 0
         while page := traces.load_spans_after(self._conn, project_id, node=node, after=after, limit=PAGE_SPANS):
-            self._write_sets(project_id, [TraceSet([node], [span]) for span in page], {})
+            written += self._write_sets(project_id, [TraceSet([node], [span]) for span in page], {})
             after, count = page[-1].span_id, count + len(page)
-        return count
+        traces.report_odd(self._conn, project_id, oddity=Oddity(node, "oversize", str(count)))
+        return written
 
 
 def _is_closed(key: Key, closed_to: date | None) -> bool:

@@ -331,3 +331,12 @@ create table metric_point (
     model      text collate "C" not null,
     primary key (project_id, day, stream, start_ns, time_ns)
 );
+
+-- Failed sign-ins: the wait before the next attempt grows with their number.
+create table sign_in_failure (
+    last_at  timestamptz not null,
+    failures int  not null,
+    account  text not null,
+    address  text not null,
+    primary key (account, address)
+);

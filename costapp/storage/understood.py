@@ -5,13 +5,11 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from costapp.core.values import Signal, SpanFacts
-
-_facts = msgspec.msgpack.Decoder(SpanFacts)
+from costapp.core.values import Signal
+from costapp.storage.spans import decode_facts
 
 
 def marks_left(conn: psycopg.Connection[Any], project_id: int, trace_ids: Collection[bytes]) -> int:
@@ -61,7 +59,7 @@ def event_traces(
     wanted = {time_ns // 1000 for time_ns in times_ns}
     bounds = (min(times_ns) - hour_ns, max(times_ns) + 1000)
     for trace_id, start_ns, raw in conn.execute(query, (project_id, *days, *bounds)):
-        facts = _facts.decode(raw)
+        facts = decode_facts(raw)
         ends_us = (start_ns + (facts.duration_us or 0) * 1000) // 1000
         if facts.signal == Signal.EVENT and not wanted.isdisjoint((start_ns // 1000, ends_us)):
             yield trace_id.bytes

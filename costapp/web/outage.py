@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import psycopg
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -18,8 +19,10 @@ class DatabaseOutageMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if isinstance(exception, OperationalError | InterfaceError):
-            return outage_page(too_slow=getattr(exception.__cause__, "sqlstate", None) == QUERY_CANCELED)
+        # reports ask psycopg directly, so its own errors come here as well as Django's
+        if isinstance(exception, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError):
+            cause = exception if isinstance(exception, psycopg.Error) else exception.__cause__
+            return outage_page(too_slow=getattr(cause, "sqlstate", None) == QUERY_CANCELED)
         return None
 
 

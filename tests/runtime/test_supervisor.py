@@ -40,8 +40,12 @@ def until(supervisor, condition):
     while not condition():
         assert time.monotonic() < deadline
         supervisor._pump(0.02)
-        for program in supervisor.programs.values():
-            supervisor._revive(program)
+        revive_all(supervisor)
+
+
+def revive_all(supervisor):
+    for program in supervisor.programs.values():
+        supervisor._revive(program.name, lambda program=program: supervisor._launch(program))
 
 
 def is_gone(pid):
@@ -68,9 +72,18 @@ def test_a_program_that_keeps_dying_is_given_longer_and_longer_pauses(supervisor
         supervisor.running["web"].process.wait()
         assert not supervisor._may_start("web")
         clock[0] += module.LONGEST_PAUSE_S
-        supervisor._revive(supervisor.programs["web"])
+        revive_all(supervisor)
     pauses = [int(line.split()[-2]) for line in screen.getvalue().splitlines()]
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_a_program_that_cannot_be_started_again_does_not_end_the_supervisor(supervisor, screen, tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o755)
+    supervisor.start_program(Program("web", [script]))
+    script.unlink()
+    until(supervisor, lambda: "web cannot be started (" in screen.getvalue())
 
 
 def test_what_a_killed_program_left_behind_is_ended_before_it_is_started_again(supervisor):

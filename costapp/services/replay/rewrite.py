@@ -16,7 +16,7 @@ from typing import Any
 from costapp.services.replay.messages import JSON_IDS, REQUESTS, exemplars, items, resources
 from costapp.services.replay.recording import Body, Recording, encode
 
-_RESPONSE_ID_KEYS = frozenset(
+_ID_KEYS = frozenset(
     {
         "gen_ai.response.id",
         "ai.response.id",
@@ -28,6 +28,7 @@ _RESPONSE_ID_KEYS = frozenset(
         "litellm.call_id",
         "anthropic.request.id",
         "request_id",
+        "prompt.id",  # coding agents: events of one prompt are kept together by it
     }
 )
 _PROVIDER_ID = re.compile(
@@ -150,7 +151,7 @@ def _renew(body: Body, document: Any, identities: Identities) -> bytes:
 def response_ids(key: str, value: str) -> frozenset[str]:
     """The provider's response ids in one attribute: as its value, in its text, or inside its JSON."""
     found = set(_PROVIDER_ID.findall(value))
-    if key in _RESPONSE_ID_KEYS or key.endswith(".response_id"):
+    if key in _ID_KEYS or key.endswith(".response_id"):
         found.add(value)
     if value[:1] in "{[" and '"id"' in value:
         with suppress(ValueError, RecursionError):

@@ -1,0 +1,25 @@
+"""Addresses of the pages. Everything about a project is below /p/<slug>/ and guarded by ``project_page``."""
+
+from django.urls import path, re_path
+
+from costapp.storage.reports.dimensions import DIMENSIONS
+from costapp.web.views import accounts, calls, connect, drill, health, overview, traces
+
+dimension = "|".join(key for key in DIMENSIONS if key != "session")
+
+urlpatterns = [
+    path("", accounts.home, name="home"),
+    path("sign-in/", accounts.sign_in, name="sign-in"),
+    path("sign-out/", accounts.sign_out, name="sign-out"),
+    path("p/<slug:slug>/", overview.overview, name="overview"),
+    path("p/<slug:slug>/calls/", calls.calls, name="calls"),
+    path("p/<slug:slug>/session/", traces.session, name="session"),
+    path("p/<slug:slug>/trace/<str:trace>/", traces.trace, name="trace"),
+    path("p/<slug:slug>/trace/<str:trace>/<str:span>/", traces.call, name="call"),
+    path("p/<slug:slug>/health/", health.health, name="health"),
+    path("p/<slug:slug>/connect/", connect.connect, name="connect"),
+    path("p/<slug:slug>/connect/waiting/", connect.waiting, name="waiting"),
+    path("p/<slug:slug>/connect/keys/", connect.new_key, name="new-key"),
+    path("p/<slug:slug>/connect/keys/<int:key_id>/revoke/", connect.revoke_key, name="revoke-key"),
+    re_path(rf"^p/(?P<slug>[-\w]+)/(?P<dimension>{dimension})/$", drill.drill, name="drill"),
+]

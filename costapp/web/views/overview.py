@@ -1,0 +1,103 @@
+"""The first page: where the money goes, whether the figures are whole, and what needs attention."""
+
+from typing import Any, NamedTuple
+
+from django.http import HttpResponse
+
+from costapp.storage.reports import state as states
+from costapp.storage.reports.cells import Scope, Unanswerable, needs_charges
+from costapp.storage.reports.state import ModelGap, State
+from costapp.storage.reports.sums import Sums, ratio
+from costapp.web import format as fmt
+from costapp.web.access import Visit, project_page
+from costapp.web.filters import View
+from costapp.web.page import default_preset, frame, project_state, show, view_of
+from costapp.web.splits import ROWS_EXPORTED, ROWS_SHOWN, SPLITS, Report, export, report, split_context, switch_context
+
+UNATTRIBUTED_WORTH_SAYING = 0.05
+
+
+class Matter(NamedTuple):
+    """One sentence of "Needs attention"."""
+
+    level: str  #: warn | bad
+    text: str
+    link: str  #: name of the page that helps
+    action: str
+
+
+@project_page()
+def overview(visit: Visit) -> HttpResponse:
+    found = project_state(visit)
+    if found.first_at is None:
+        from costapp.web.views.connect import guide
+
+        return guide(visit, first_time=True)
+    view = view_of(visit, default=default_preset(found), by=SPLITS)
+    by, scope = view.by or "feature", view.scope(visit.project.pk, visit.project.time_zone)
+    kind = visit.request.GET.get("format")
+    try:
+        data = report(visit, view, scope, by, rows=ROWS_EXPORTED if kind else ROWS_SHOWN)
+    except Unanswerable as problem:
+        return show(visit, "overview.html", _frame(visit, view, found, by) | {"unanswerable": str(problem)})
+    if kind in {"csv", "json"}:
+        return export(kind, data)
+    gaps = unpriced_gaps(visit, scope, data.total.now)
+    context = _frame(visit, view, found, by) | split_context(visit, view, data)
+    context |= {"matters": matters(data, gaps), **_unattributed_figures(data)}
+    return show(visit, "overview.html", context)
+
+
+def _frame(visit: Visit, view: View, found: State, by: str) -> dict[str, Any]:
+    return frame(visit, view, nav="overview", title="Overview", state=found, **switch_context(by))
+
+
+def _unattributed_figures(data: Report) -> dict[str, Any]:
+    line = next((line for line in data.lines if line.value == ""), None)
+    requests = line.now.requests if line else 0
+    return {"unattributed": line, "unattributed_share": ratio(requests, data.total.now.requests)}
+
+
+def unpriced_gaps(visit: Visit, scope: Scope, total: Sums) -> list[ModelGap]:
+    """Asked only when something is unpriced: most pages of a healthy project save the statement."""
+    worth = total.unpriced > (total.usage_unknown or 0) and not needs_charges(scope)
+    return states.unpriced_models(visit.conn, scope, limit=5) if worth else []
+
+
+def matters(data: Report, gaps: list[ModelGap]) -> list[Matter]:
+    """Only what is true of the figures on the page."""
+    total, found = data.total.now, []
+    if gaps:
+        names = ", ".join(gap.model or "(model not stated)" for gap in gaps[:3]) + (
+            " and others" if len(gaps) > 3 else ""
+        )
+        count = total.unpriced - (total.usage_unknown or 0)
+        found.append(
+            Matter(
+                "bad",
+                f"{fmt.count(count)} requests carry no price ({names}): their cost is missing from every total here.",
+                "health",
+                "See unpriced models",
+            )
+        )
+    if total.usage_unknown:
+        found.append(
+            Matter(
+                "warn",
+                f"{fmt.count(total.usage_unknown)} requests came without token counts, so they cannot be priced.",
+                "health",
+                "See why",
+            )
+        )
+    if data.by == "feature":
+        found += _unattributed(data)
+    return found
+
+
+def _unattributed(data: Report) -> list[Matter]:
+    line = next((line for line in data.lines if line.value == ""), None)
+    share = ratio(line.now.requests, data.total.now.requests) if line else None
+    if line is None or share is None or share < UNATTRIBUTED_WORTH_SAYING:
+        return []
+    text = f"{fmt.percent(share)} of requests ({fmt.usd(line.now.known_cost_nano, 'unpriced')}) name no feature."
+    return [Matter("warn", text, "connect", "How to name features")]

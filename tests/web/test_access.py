@@ -1,0 +1,103 @@
+"""Who sees what: a walk over every address as nobody, a stranger, a viewer and an owner."""
+
+from uuid import UUID
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, reverse
+
+from costapp.core.ids import span_id_text
+from costapp.models import IngestKey, Membership, Project
+from costapp.web import urls
+from tests.web.conftest import add_member
+
+OPEN = {"sign-in", "sign-out", "home"}
+OWNER_ONLY = {"new-key", "revoke-key"}
+PROJECT_PAGES = [
+    pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN
+]
+
+
+def address(world, pattern, *, project=None):
+    trace, span = world.conn.execute("select trace_id, span_id from charge order by start_at limit 1").fetchone()
+    key, _ = IngestKey.issue(world.project, "k")
+    values = {
+        "slug": (project or world.project).slug,
+        "trace": UUID(str(trace)).hex,
+        "span": span_id_text(span),
+        "key_id": key.pk,
+        "dimension": "feature",
+    }
+    kwargs = {
+        name: value
+        for name, value in values.items()
+        if name in pattern.pattern.regex.groupindex or f":{name}>" in str(pattern.pattern)
+    }
+    return reverse(pattern.name, kwargs=kwargs) + "?is=" + ("s-1" if pattern.name == "session" else "checkout")
+
+
+def ask(client, pattern, url):
+    return client.post(url) if pattern.name in OWNER_ONLY else client.get(url)
+
+
+@pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
+def test_nobody_is_sent_to_sign_in(world, pattern):
+    answer = ask(Client(), pattern, address(world, pattern))
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/sign-in/")
+
+
+@pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
+def test_a_member_of_another_project_finds_nothing(world, pattern):
+    other = Project.objects.create(slug="other", name="Other")
+    stranger = add_member(other, "stranger")
+    assert ask(world.client(stranger), pattern, address(world, pattern)).status_code == 404
+
+
+@pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
+def test_a_superuser_without_membership_finds_nothing(world, pattern, django_user_model):
+    boss = django_user_model.objects.create_superuser("boss")
+    assert ask(world.client(boss), pattern, address(world, pattern)).status_code == 404
+
+
+@pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
+def test_a_viewer_reads_everything_and_changes_nothing(world, pattern):
+    viewer = add_member(world.project, "viewer", Membership.Role.VIEWER)
+    expected = 404 if pattern.name in OWNER_ONLY else 200
+    assert ask(world.client(viewer), pattern, address(world, pattern)).status_code == expected
+
+
+@pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
+def test_an_owner_may_do_everything(world, pattern):
+    assert ask(world.client(), pattern, address(world, pattern)).status_code in {200, 302}
+
+
+def test_objects_of_another_project_are_not_found_under_ones_own(world):
+    other = Project.objects.create(slug="other", name="Other")
+    stranger = add_member(other, "stranger")
+    client = world.client(stranger)
+    for pattern in PROJECT_PAGES:
+        if pattern.name in {"trace", "call", "session", "revoke-key"}:
+            assert ask(client, pattern, address(world, pattern, project=other)).status_code == 404, pattern.name
+    assert IngestKey.objects.filter(revoked_at=None).exists()
+
+
+def test_every_address_outside_the_admin_is_on_one_of_the_lists():
+    names = {p.name for p in urls.urlpatterns}
+    assert names == OPEN | {p.name for p in PROJECT_PAGES}
+
+
+def test_a_project_of_another_shows_none_of_our_numbers(world):
+    other = Project.objects.create(slug="other", name="Other")
+    stranger = add_member(other, "stranger")
+    page = world.client(stranger).get("/p/other/").content.decode()
+    assert "nobody-knows-1" not in page
+    assert "Acme" not in page
+    assert "Waiting for the first span" in page
+
+
+def test_every_answer_carries_the_content_policy(world):
+    for url in ("/sign-in/", "/p/acme/", "/nothing-here/", "/admin/login/"):
+        policy = world.client().get(url)["Content-Security-Policy"]
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
