@@ -27,7 +27,6 @@ from costapp.storage.spans import FactsTemplate, encode_facts, encode_row, facts
 PAUSE = 512  # items between two pauses
 _FEW_HITS = 2  # spans that state more hardly ever repeat
 _TEMPLATES = 4_096
-_NOT_TRIED: Any = object()
 _DAY_NS = 86_400_000_000_000
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _CHECK = "Check Content-Type and Content-Encoding."
@@ -134,8 +133,8 @@ class Decoder:
         Such spans (database, HTTP, tool) are most of all spans and repeat endlessly. None if it is no such span.
         """
         key = (id(resource), id(scope), span.name, span.kind, span.status.code, *map(id, hits))
-        known = self._templates.get(key, _NOT_TRIED)
-        if known is not _NOT_TRIED:
+        known = self._templates.get(key)
+        if known is not None:
             return known[0]
         facts = self._facts(span, hits, (), scope, resource)
         template = facts_template(facts) if facts.role == Role.PLAIN and not facts.flags else None
