@@ -55,13 +55,23 @@ WORDS: Mapping[str, str] = {
 
 #: Last parts that are believed anywhere, whatever stands before them.
 SUFFIXES: Mapping[str, str] = {
-    "userId": "user", "user_id": "user", "sessionId": "session", "session_id": "session", "thread_id": "weak_session",
+    "userId": "user",
+    "user_id": "user",
+    "sessionId": "session",
+    "session_id": "session",
+    "thread_id": "weak_session",
     "feature": "feature",
 }
 
 #: Attributes that hold a document of metadata (JSON or a Python literal).
-DOCUMENTS = ("metadata", "metadata.requester_metadata", "langfuse.trace.metadata", "langfuse.observation.metadata",
-             "mlflow.trace.metadata", "metadata.spend_logs_metadata")
+DOCUMENTS = (
+    "metadata",
+    "metadata.requester_metadata",
+    "langfuse.trace.metadata",
+    "langfuse.observation.metadata",
+    "mlflow.trace.metadata",
+    "metadata.spend_logs_metadata",
+)
 #: Attributes that hold a list of tags; only ``feature:search`` says what it is.
 TAGS = ("tag.tags", "langfuse.trace.tags", "metadata.tags")
 
@@ -75,8 +85,12 @@ def stated_as(field: str, value: Scalar, rank: int) -> Hit | None:
 
 def _document(value: Scalar) -> Hit | None:
     document = mapping_of(value)
-    facts = [fact for key, inner in document.items() if (field := WORDS.get(key))
-             for fact in stated_as(field, inner, _DOCUMENT_RANK) or ()]
+    facts = [
+        fact
+        for key, inner in document.items()
+        if (field := WORDS.get(key))
+        for fact in stated_as(field, inner, _DOCUMENT_RANK) or ()
+    ]
     nested = document.get("requester_metadata")
     if nested:
         facts += _document(nested) or ()
@@ -111,7 +125,7 @@ def by_pattern(key: str) -> Rule | None:
     """The rule for a name that is not in the table, by its prefix or its last part."""
     for prefix in PREFIXES:
         if key.startswith(prefix):
-            field = WORDS.get(key[len(prefix):])
+            field = WORDS.get(key[len(prefix) :])
             if field:
                 return text(field, _PREFIX_RANK)
     field = SUFFIXES.get(key.rpartition(".")[2])

@@ -8,10 +8,24 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from collectors.dialects.rules import Table, count, duration, text, usd
+from collectors.dialects.rules import Rule, Table, count, duration, text, usd
+from collectors.dialects.scalars import text_of, truth_of
+from collectors.dialects.types import Fact, Hit, Scalar
+from costapp.core.errors import error_class
 from costapp.core.values import Role, UsageShape
 
 _UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+
+
+def _error_message(value: Scalar) -> Hit | None:
+    """Only the class of the message: the message itself may quote the prompt."""
+    message = text_of(value)
+    return (Fact("bare_error", 1, error_class(message[:200])),) if message else None
+
+
+def _success(value: Scalar) -> Hit | None:
+    return (Fact("bare_failed", 0, True),) if truth_of(value) is False else None
+
 
 #: Names without a namespace: believed only on spans and events of these clients (slots "bare_*").
 TABLE: Table = {
@@ -36,7 +50,9 @@ TABLE: Table = {
     "stop_reason": text("bare_finish", 0),
     "status_code": count("bare_status", loose=True),
     "error_type": text("bare_error"),
-    "error": text("bare_error", 1),
+    "error": Rule(("error",), _error_message),
+    "success": Rule(("status",), _success),
+    "attempt": count("bare_attempt", loose=True),
     "speed": text("bare_speed"),
     "thread.id": text("os_or_codex_thread"),
     "event.name": text("event_name"),
@@ -59,19 +75,34 @@ class Client(NamedTuple):
 
 
 CLIENTS: Mapping[str, Client] = {
-    "claude_code.api_request": (_claude := Client(
-        "claude", "anthropic", "claude_code.api_request", "claude_code.api_error", UsageShape.INPUT_EXCLUDES_CACHE)),
+    "claude_code.api_request": (
+        _claude := Client(
+            "claude", "anthropic", "claude_code.api_request", "claude_code.api_error", UsageShape.INPUT_EXCLUDES_CACHE
+        )
+    ),
     "claude_code.api_error": _claude,
-    "codex.sse_event": (_codex := Client(
-        "codex", "", "codex.sse_event", "codex.api_error", UsageShape.INCLUSIVE)),
-    "gemini_cli.api_response": (_gemini := Client(
-        "gemini", "gcp.gemini", "gemini_cli.api_response", "gemini_cli.api_error",
-        UsageShape.OUTPUT_EXCLUDES_REASONING, tool_adds=True)),
+    "codex.sse_event": (_codex := Client("codex", "", "codex.sse_event", "codex.api_error", UsageShape.INCLUSIVE)),
+    "gemini_cli.api_response": (
+        _gemini := Client(
+            "gemini",
+            "gcp.gemini",
+            "gemini_cli.api_response",
+            "gemini_cli.api_error",
+            UsageShape.OUTPUT_EXCLUDES_REASONING,
+            tool_adds=True,
+        )
+    ),
     "gemini_cli.api_error": _gemini,
 }
-_PLACES = {"bare_input": "input", "bare_output": "output", "bare_cache_read": "cache_read",
-           "bare_cache_write": "cache_write", "bare_reasoning": "reasoning", "bare_ttft_us": "ttft_us",
-           "bare_finish": "finish_reason"}
+_PLACES = {
+    "bare_input": "input",
+    "bare_output": "output",
+    "bare_cache_read": "cache_read",
+    "bare_cache_write": "cache_write",
+    "bare_reasoning": "reasoning",
+    "bare_ttft_us": "ttft_us",
+    "bare_finish": "finish_reason",
+}
 
 Found = dict[str, object]
 
@@ -92,6 +123,17 @@ def claude_span(found: Found) -> None:
     found.setdefault("provider_raw", "anthropic")
     found.setdefault("operation", "chat")
     found["response_id"] = claude_id(found)
+    attempt = found.get("bare_attempt")
+    if isinstance(attempt, int) and attempt > 1:
+        found.setdefault("resends", attempt - 1)
+    if found.get("bare_failed"):
+        found["failed"] = True
+        found.setdefault("error", _failure(found))
+
+
+def _failure(found: Found) -> object:
+    status = found.get("bare_status")
+    return str(status) if status else found.get("bare_error")
 
 
 def claude_id(found: Found) -> str | None:
@@ -124,7 +166,7 @@ def event(client: Client, name: str, found: Found) -> bool:
     take_bare_names(found)
     if name == client.failure:
         found["failed"] = True
-        found.setdefault("error", (found.get("bare_status") and str(found["bare_status"])) or found.get("bare_error"))
+        found.setdefault("error", _failure(found))
     elif client.name == "codex" and (found.get("event_kind") != "response.completed" or "input" not in found):
         return False  # each completion is written twice, once without tokens
     if client.provider:

@@ -60,8 +60,9 @@ LITELLM: Table = {
     "litellm.call_id": text("call_id"),
     "metadata.usage_object": Rule(_USAGE_SLOTS, _filling_usage),
     "hidden_params": Rule(("reported_nano", "host", "region"), _hidden),
-    "litellm.cache_hit": Rule(("app_cached",), lambda value: (
-        (Fact("flags", -1, int(SpanFlag.APP_CACHED)),) if truth_of(value) else None)),
+    "litellm.cache_hit": Rule(
+        ("app_cached",), lambda value: (Fact("flags", -1, int(SpanFlag.APP_CACHED)),) if truth_of(value) else None
+    ),
 }
 
 MLFLOW: Table = {

@@ -13,8 +13,9 @@ _ID = re.compile(r'^\s*\{\s*"id":\s*"([A-Za-z]{3,10}[-_][\w.-]{6,120})"')
 def _invocation(value: Scalar) -> Hit | None:
     """On error spans these parameters are the only place with a model."""
     parameters = mapping_of(value)
-    model = next((name for key in ("model", "model_name", "model_id", "modelId")
-                  if (name := text_of(parameters.get(key)))), None)
+    model = next(
+        (name for key in ("model", "model_name", "model_id", "modelId") if (name := text_of(parameters.get(key)))), None
+    )
     facts = list(stated("model_requested", model, 29) or ())
     if parameters.get("stream") is True:
         facts.append(Fact("flags", -1, int(SpanFlag.STREAM)))

@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, Rule] = joined([
 #: The OpenTelemetry event that repeats the usage of a call.
 OPERATION_DETAILS = "gen_ai.client.inference.operation.details"
 _MAX_KEYS = 10_000
+_RANKED = frozenset({"weak_feature", "prompt_part", "answer_part"})  # slots whose rank or number matters
 _DROPPED: Hit = (Fact(FLAG, -1, int(SpanFlag.CONTENT_DROPPED)),)
 _PLAIN, _CALL, _AGGREGATE = int(Role.PLAIN), int(Role.CALL), int(Role.AGGREGATE)
 _TIME_INVALID, _LATE = int(SpanFlag.TIME_INVALID), int(SpanFlag.LATE_RESULT)
@@ -75,6 +76,10 @@ class Recogniser:
                 return None
         return rule.read(value)
 
+    def wants(self, key: str) -> bool:
+        """Whether an attribute of this name can state anything at all."""
+        return key in self._rules or self._pattern_rule(key) is not None
+
     def resource(self, hits: Sequence[Hit]) -> Resource:
         """Digest a resource once for everything below it."""
         found = merged(hits)
@@ -97,10 +102,29 @@ class Recogniser:
         role = finish.role_of(found)
         if role == _PLAIN or (role == _AGGREGATE and not finish.states_usage(found)):
             return self._plain(name, kind, status, duration_us, role, flags, found, resource)
-        flags = finish.call(found, name=name, role=role, status=status, start_ns=start_ns, flags=flags, scope=scope,
-                            service=resource.service or "", events=events, secret=self._secret)
-        return _facts(found, name=name, kind=kind, role=role, flags=flags, duration_us=duration_us, scope=scope,
-                      resource=resource, status=found.pop("status", status))
+        flags = finish.call(
+            found,
+            name=name,
+            role=role,
+            status=status,
+            start_ns=start_ns,
+            flags=flags,
+            scope=scope,
+            service=resource.service or "",
+            events=events,
+            secret=self._secret,
+        )
+        return _facts(
+            found,
+            name=name,
+            kind=kind,
+            role=role,
+            flags=flags,
+            duration_us=duration_us,
+            scope=scope,
+            resource=resource,
+            status=found.pop("status", status),
+        )
 
     def log_record(
         self, *, event_name: str, body: Scalar, time_ns: int, trace_id: bytes, span_id: int, hits: Sequence[Hit],
@@ -124,13 +148,33 @@ class Recogniser:
         start_ns = max(time_ns - (duration_us or 0) * 1000, 0)
         if time_ns <= 0:
             flags |= _TIME_INVALID
-        flags = finish.call(found, name=name, role=_CALL, status=0, start_ns=start_ns, flags=flags, scope=scope,
-                            service=resource.service or "", events=(), secret=self._secret)
+        flags = finish.call(
+            found,
+            name=name,
+            role=_CALL,
+            status=0,
+            start_ns=start_ns,
+            flags=flags,
+            scope=scope,
+            service=resource.service or "",
+            events=(),
+            secret=self._secret,
+        )
         identity = _event_identity(name, time_ns, found, resource)
         own_trace = not any(trace_id)
         trace = _own_trace(found, identity, resource) if own_trace else trace_id
-        facts = _facts(found, name=name, kind=0, role=_CALL, flags=flags, duration_us=duration_us, scope=scope,
-                       resource=resource, status=found.pop("status", 0), signal=int(Signal.EVENT))
+        facts = _facts(
+            found,
+            name=name,
+            kind=0,
+            role=_CALL,
+            flags=flags,
+            duration_us=duration_us,
+            scope=scope,
+            resource=resource,
+            status=found.pop("status", 0),
+            signal=int(Signal.EVENT),
+        )
         own_id = hash64(trace + span_id.to_bytes(8, "big", signed=True) + identity)
         return Span(trace, own_id, 0 if own_trace else span_id, start_ns, facts)
 
@@ -143,8 +187,17 @@ class Recogniser:
         For a histogram `value` is the sum. `resource_key` identifies the sending process (the raw bytes of
         its Resource message), because two processes may send equal series.
         """
-        return token_point(metric=metric, value=value, start_ns=start_ns, time_ns=time_ns, is_delta=is_delta,
-                           attributes=attributes, scope=scope, resource=resource, resource_key=resource_key)
+        return token_point(
+            metric=metric,
+            value=value,
+            start_ns=start_ns,
+            time_ns=time_ns,
+            is_delta=is_delta,
+            attributes=attributes,
+            scope=scope,
+            resource=resource,
+            resource_key=resource_key,
+        )
 
     def content(self, hits: Sequence[Hit]) -> dict[str, str] | None:
         """Prompt and answer text, for projects that opted in; None if there is none or they did not."""
@@ -217,6 +270,13 @@ class Recogniser:
 
 def merged(hits: Sequence[Hit]) -> dict[str, Any]:
     """The best fact per slot: lowest rank, then wire order. Facts of rank -1 (flags, message parts) add up."""
+    found: dict[str, Any] = {slot: value for hit in hits for slot, _, value in hit}
+    if len(found) == sum(map(len, hits)) and _RANKED.isdisjoint(found):
+        return found  # nothing competes and nothing adds up: most spans
+    return _ranked(hits)
+
+
+def _ranked(hits: Sequence[Hit]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     ranks: dict[str, int] = {}
     for hit in hits:
@@ -240,8 +300,8 @@ def _facts(
     resource: Resource, status: int, signal: int = 0,
 ) -> SpanFacts:  # fmt: skip
     kept, feature_rank, session_rank = finish.attribution_of(found)
-    for slot in finish.CALL_SLOTS:
-        if slot in found:
+    for slot in found:
+        if slot in finish.CALL_SLOTS:
             kept[slot] = found[slot]
     return SpanFacts(
         clean(name, NAME_LIMIT), resource.service, duration_us, status, kind, role, flags, signal,

@@ -27,10 +27,20 @@ _FLAT: Mapping[str, tuple[str, ...]] = {
     "cache_write_1h": ("cache_creation_input_tokens_above_1hr",),
 }  # fmt: skip
 #: Documents of parts of the input and of the output, by any of their names.
-_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details", "prompt_token_details",
-                  "inputTokenDetails")
-_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details",
-                   "completion_token_details", "outputTokenDetails")
+_INPUT_DETAILS = (
+    "prompt_tokens_details",
+    "input_tokens_details",
+    "input_token_details",
+    "prompt_token_details",
+    "inputTokenDetails",
+)
+_OUTPUT_DETAILS = (
+    "completion_tokens_details",
+    "output_tokens_details",
+    "output_token_details",
+    "completion_token_details",
+    "outputTokenDetails",
+)
 _IN_INPUT: Mapping[str, tuple[str, ...]] = {
     "cache_read": ("cached_tokens", "cache_read", "cacheReadTokens", "cache_read_tokens"),
     "cache_write": ("cache_write_tokens", "cache_creation", "cache_creation_tokens", "cacheWriteTokens"),

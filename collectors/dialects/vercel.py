@@ -25,8 +25,13 @@ def _operation(value: Scalar) -> Hit | None:
 
 
 def _step_operation(step: str) -> str:
-    return {"doEmbed": "embeddings", "doRerank": "rerank", "doGenerateImage": "image", "doSpeak": "audio",
-            "doTranscribe": "audio"}.get(step, "chat")
+    return {
+        "doEmbed": "embeddings",
+        "doRerank": "rerank",
+        "doGenerateImage": "image",
+        "doSpeak": "audio",
+        "doTranscribe": "audio",
+    }.get(step, "chat")
 
 
 def _inclusive_count(slot: str, rank: int) -> Rule:

@@ -17,7 +17,7 @@ from costapp.core.attribution import Trace, attribute
 from costapp.core.errors import error_class
 from costapp.core.merge import Leaf, group
 from costapp.core.meters import Reading, input_total, output_total, read
-from costapp.core.providers import Provider, provider_of
+from costapp.core.providers import Provider, at_host, provider_of
 from costapp.core.token_rules import DEFAULT, TokenRules
 from costapp.core.values import Call, ChargeFlag, Role, Signal, Span, SpanFacts, SpanFlag, UsageState, Verdict
 
@@ -91,9 +91,7 @@ def _bytes(span: Span) -> bytes:
     return msgspec.msgpack.encode(span)
 
 
-def _find_leaves(
-    trace: Trace, rules: TokenRules, leaves: list[Leaf], aggregates: list[tuple[Trace, Span]]
-) -> None:
+def _find_leaves(trace: Trace, rules: TokenRules, leaves: list[Leaf], aggregates: list[tuple[Trace, Span]]) -> None:
     """Spans that describe one call: those that say so, and usage-bearing ones with no call below them."""
     claims: list[Span] = []
     maybes: list[Span] = []
@@ -227,6 +225,8 @@ def _call(members: Sequence[Leaf]) -> Call:
     if not model:
         requested = model = _inherited_model(first)
         provider = provider_of(f.provider_raw or "", model)
+    if f.host:
+        provider = at_host(provider, f.host, model)
     to = attribute([(leaf.trace, leaf.span) for leaf in members])
     failed = all(leaf.failed for leaf in members)
     flags = reading.flags | (_GUESSED if provider.guessed else 0)
@@ -256,9 +256,13 @@ _SUPPLIED = (
 def _united_facts(members: Sequence[Leaf]) -> SpanFacts:
     """The canonical member's facts, with what only others know."""
     f = members[0].span.facts
-    missing = {name: value for name in _SUPPLIED if getattr(f, name) is None
-               and (value := next((v for leaf in members if (v := getattr(leaf.span.facts, name)) is not None), None))
-               is not None}
+    missing = {
+        name: value
+        for name in _SUPPLIED
+        if getattr(f, name) is None
+        and (value := next((v for leaf in members if (v := getattr(leaf.span.facts, name)) is not None), None))
+        is not None
+    }
     flags = 0
     for leaf in members:
         flags |= leaf.span.facts.flags
@@ -311,8 +315,10 @@ def _with_patterns(calls: list[Call], found: Resolution) -> list[Call]:
         )
         for call in calls
     )  # fmt: skip
-    return [call._replace(flags=call.flags | marks[key]) if (key := (call.trace_id, call.span_id)) in marks else call
-            for call in calls]
+    return [
+        call._replace(flags=call.flags | marks[key]) if (key := (call.trace_id, call.span_id)) in marks else call
+        for call in calls
+    ]
 
 
 def explain(spans: Sequence[Span], *, rules: TokenRules = DEFAULT) -> list[Verdict]:
@@ -351,4 +357,3 @@ def _plain_verdict(span: Span) -> Verdict:
 
 
 __all__ = ["Resolution", "explain", "input_total", "output_total", "resolve"]
-

@@ -69,8 +69,21 @@ class Group:
 class Leaf:
     """A span or event that describes one model call."""
 
-    __slots__ = ("duration_ns", "end_ns", "failed", "group", "model", "provider", "reading", "scope", "span",
-                 "start_ns", "tokens_in", "tokens_out", "trace")
+    __slots__ = (
+        "duration_ns",
+        "end_ns",
+        "failed",
+        "group",
+        "model",
+        "provider",
+        "reading",
+        "scope",
+        "span",
+        "start_ns",
+        "tokens_in",
+        "tokens_out",
+        "trace",
+    )
 
     def __init__(self, span: Span, trace: Trace, reading: Reading, provider: Provider) -> None:
         facts = span.facts
@@ -138,8 +151,7 @@ def _by_trace(ordered: Sequence[Leaf]) -> Iterator[list[Leaf]]:
 
 
 def _same_usage(a: Leaf, b: Leaf) -> bool:
-    return (abs(a.tokens_in - b.tokens_in) <= TOKEN_TOLERANCE
-            and abs(a.tokens_out - b.tokens_out) <= TOKEN_TOLERANCE)
+    return abs(a.tokens_in - b.tokens_in) <= TOKEN_TOLERANCE and abs(a.tokens_out - b.tokens_out) <= TOKEN_TOLERANCE
 
 
 def _by_response_id(ordered: Sequence[Leaf]) -> None:
@@ -263,8 +275,15 @@ def _events(leaves: Sequence[Leaf]) -> None:
 
 
 def _reports(event: Leaf, call: Leaf) -> bool:
-    """The event was written in the call's context and does not contradict it; one event of a kind per call."""
-    return _may_be_same(call, event) and all(member.scope != event.scope for member in call.group.leaves)
+    """The event was written in the call's context and does not contradict it; one event of a kind per call.
+
+    Of two equal visible outputs, one may leave out the reasoning (Gemini CLI's spans do).
+    """
+    same = _may_be_same(call, event) or (
+        abs(call.tokens_in - event.tokens_in) <= TOKEN_TOLERANCE
+        and call.reading.usage.output == event.reading.usage.output
+    )
+    return same and all(member.scope != event.scope for member in call.group.leaves)
 
 
 def _buckets(leaf: Leaf) -> Iterator[tuple[object, ...]]:
@@ -289,8 +308,13 @@ def _model_buckets(leaf: Leaf) -> Iterator[tuple[object, ...]]:
     yield (leaf.model, not leaf.known)
 
 
-def _pair(leaves: Sequence[Leaf], buckets: Callable[[Leaf], Iterator[tuple[object, ...]]], near: Near, *,
-          events_only: bool = False) -> None:
+def _pair(
+    leaves: Sequence[Leaf],
+    buckets: Callable[[Leaf], Iterator[tuple[object, ...]]],
+    near: Near,
+    *,
+    events_only: bool = False,
+) -> None:
     """Join leaves of different scopes, one to one, each to the nearest earlier candidate.
 
     Each pair of scopes has its own stacks, from which a leaf is taken when its twin is found; so equal

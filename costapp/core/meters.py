@@ -69,14 +69,37 @@ def read(facts: SpanFacts, rule: TokenRule, provider: Provider) -> Reading:
         name = "reasoning-exceeds-output"
         if f.output is not None and provider.name not in THOUGHTS_APART_PROVIDERS:
             flags |= _SUSPECT
-    came = split(f.input or 0, cached, f.audio_in or 0, f.image_in or 0,
-                 inner_apart=shape in (_INPUT_APART, _DISJOINT), parts_apart=shape == _DISJOINT)
-    went = split(f.output or 0, f.reasoning or 0, f.audio_out or 0, f.image_out or 0,
-                 inner_apart=shape in (_OUTPUT_APART, _DISJOINT), parts_apart=shape == _DISJOINT)
+    came = split(
+        f.input or 0,
+        cached,
+        f.audio_in or 0,
+        f.image_in or 0,
+        inner_apart=shape in (_INPUT_APART, _DISJOINT),
+        parts_apart=shape == _DISJOINT,
+    )
+    went = split(
+        f.output or 0,
+        f.reasoning or 0,
+        f.audio_out or 0,
+        f.image_out or 0,
+        inner_apart=shape in (_OUTPUT_APART, _DISJOINT),
+        parts_apart=shape == _DISJOINT,
+    )
     if came.suspect or went.suspect:
         flags |= _SUSPECT
-    usage = Usage(came.text, f.cache_read or 0, write - write_1h, write_1h, went.text, f.reasoning or 0,
-                  came.audio, went.audio, came.image, went.image, f.units or 0)
+    usage = Usage(
+        came.text,
+        f.cache_read or 0,
+        write - write_1h,
+        write_1h,
+        went.text,
+        f.reasoning or 0,
+        came.audio,
+        went.audio,
+        came.image,
+        went.image,
+        f.units or 0,
+    )
     return Reading(usage, _state(f, rule), name, flags)
 
 
@@ -107,8 +130,9 @@ def _state(f: SpanFacts, rule: TokenRule) -> int:
 
 def input_total(usage: Usage) -> int:
     """Every input token, cached or not."""
-    return (usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h
-            + usage.audio_in + usage.image_in)
+    return (
+        usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h + usage.audio_in + usage.image_in
+    )
 
 
 def output_total(usage: Usage) -> int:

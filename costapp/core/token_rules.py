@@ -33,8 +33,9 @@ _EXCLUDES = UsageShape.INPUT_EXCLUDES_CACHE
 BUILT_IN: tuple[TokenRule, ...] = (
     TokenRule("botocore-bedrock-excludes-cache", "*botocore.bedrock-runtime", shape=_EXCLUDES),
     TokenRule("bedrock-excludes-cache", "*instrumentation.bedrock", shape=_EXCLUDES),
-    TokenRule("openlit-anthropic-excludes-cache", "openlit.instrumentation.anthropic", shape=_EXCLUDES,
-              estimates_streams=True),
+    TokenRule(
+        "openlit-anthropic-excludes-cache", "openlit.instrumentation.anthropic", shape=_EXCLUDES, estimates_streams=True
+    ),
     TokenRule("claude-code-excludes-cache", "com.anthropic.claude_code*", shape=_EXCLUDES),
     # ai 4 and 5 pass the provider's raw numbers on; ai 6 states its own shape (inputTokenDetails).
     TokenRule("vercel-anthropic-excludes-cache", "ai", provider="anthropic", shape=_EXCLUDES),
@@ -61,8 +62,9 @@ class TokenRules:
 
     def __init__(self, rules: Iterable[TokenRule] = BUILT_IN) -> None:
         self.rules = tuple(rules)
-        self._compiled = [(rule, re.compile(translate(rule.scope)), re.compile(translate(rule.provider)))
-                          for rule in self.rules]
+        self._compiled = [
+            (rule, re.compile(translate(rule.scope)), re.compile(translate(rule.provider))) for rule in self.rules
+        ]
         self._cache: dict[tuple[str | None, str | None, str], TokenRule] = {}
 
     def extended(self, own: Iterable[TokenRule]) -> "TokenRules":

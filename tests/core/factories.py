@@ -17,8 +17,13 @@ def span(
     """A span that starts `at` seconds after T0 and lasts that many seconds."""
     parent_id = parent.span_id if isinstance(parent, Span) else parent or 0
     duration_us = None if lasts is None else round(lasts * 1_000_000)
-    return Span(trace, span_id or next(_ids), parent_id, T0 + round(at * SECOND),
-                SpanFacts(duration_us=duration_us, role=int(role), **facts))
+    return Span(
+        trace,
+        span_id or next(_ids),
+        parent_id,
+        T0 + round(at * SECOND),
+        SpanFacts(duration_us=duration_us, role=int(role), **facts),
+    )
 
 
 def call(parent: Span | int | None = None, **wishes: Any) -> Span:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costapp.core import calls
@@ -28,8 +28,8 @@ def traces(draw: st.DrawFn, scopes: tuple[str, ...] = ("otel", "sdk", "langchain
 def spans(draw: st.DrawFn, number: int, scopes: tuple[str, ...], size: int) -> Span:
     role = draw(st.sampled_from([Role.CALL, Role.CALL, Role.PLAIN, Role.AGGREGATE, Role.MAYBE]))
     facts = SpanFacts(
-        name=draw(st.sampled_from(["a", "b"])), role=int(role), duration_us=draw(st.sampled_from([None, 0, 10, 10_000])),
-        status=draw(st.sampled_from([0, 0, 2])), scope=draw(st.sampled_from(scopes)),
+        name=draw(st.sampled_from(["a", "b"])), role=int(role), status=draw(st.sampled_from([0, 0, 2])),
+        duration_us=draw(st.sampled_from([None, 0, 10, 10_000])), scope=draw(st.sampled_from(scopes)),
         signal=int(draw(st.sampled_from([Signal.SPAN] * 5 + [Signal.EVENT]))),
         flags=draw(st.sampled_from([0, 0, 0, int(SpanFlag.LATE_RESULT), int(SpanFlag.STREAM)])),
         input=draw(COUNTS), output=draw(COUNTS), cache_read=draw(COUNTS), reasoning=draw(COUNTS),
@@ -70,7 +70,8 @@ def test_no_call_is_invented_and_every_span_is_explained_once(found: list[Span])
     verdicts = explain(found)
     assert {(v.trace_id, v.span_id) for v in verdicts} == places
     assert {(v.trace_id, v.span_id) for v in verdicts if v.outcome == "charged"} == {
-        (c.trace_id, c.span_id) for c in made}
+        (c.trace_id, c.span_id) for c in made
+    }
 
 
 @settings(max_examples=300, deadline=None)
@@ -98,10 +99,8 @@ def pairs(number: int) -> list[Span]:
     return [root, *outer, *inner]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=1, deadline=None)
-@given(st.just(0))
-def test_hostile_traces_cost_about_as_much_per_span_as_small_ones(_: int) -> None:
-    """Doubling the trace may not quadruple the time (generous bound: the machine is shared)."""
+def test_hostile_traces_cost_about_as_much_per_span_as_small_ones() -> None:
+    """A quadratic search would cost 16 times as much (generous bound: the machine is shared)."""
     small, seconds_small = timed(lambda: resolve(pairs(600)))
     large, seconds_large = timed(lambda: resolve(pairs(2400)))
     assert (small, large) == (600, 2400)

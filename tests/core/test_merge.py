@@ -22,8 +22,11 @@ def test_equal_parallel_calls_of_one_instrumentation_stay_apart() -> None:
 
 def test_equal_parallel_calls_seen_by_two_instrumentations_stay_that_many() -> None:
     root = span()
-    pairs = [s for i in range(5) for s in (
-        call(root, at=0.1 + i / 1000, lasts=1.0), call(root, at=0.11 + i / 1000, lasts=0.9, scope="sdk"))]
+    pairs = [
+        s
+        for i in range(5)
+        for s in (call(root, at=0.1 + i / 1000, lasts=1.0), call(root, at=0.11 + i / 1000, lasts=0.9, scope="sdk"))
+    ]
     assert len(resolve([root, *pairs])) == 5
 
 
@@ -185,8 +188,13 @@ def test_a_call_failed_only_if_every_span_of_it_failed() -> None:
 
 def test_a_retry_and_a_fallback_are_marked() -> None:
     root = span(lasts=9)
-    spans = [root, failed(root, at=1, lasts=0.1), call(root, at=2), failed(root, at=4, lasts=0.1),
-             call(root, at=5, model_requested="gpt-4o")]
+    spans = [
+        root,
+        failed(root, at=1, lasts=0.1),
+        call(root, at=2),
+        failed(root, at=4, lasts=0.1),
+        call(root, at=5, model_requested="gpt-4o"),
+    ]
     marks = [c.flags & (ChargeFlag.RETRY | ChargeFlag.FALLBACK) for c in resolve(spans)]
     assert marks == [0, ChargeFlag.RETRY, 0, ChargeFlag.FALLBACK]
 

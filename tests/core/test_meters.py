@@ -20,8 +20,9 @@ def reading(provider: Provider = OPENAI, rule: TokenRule = DEFAULT_RULE, **facts
 
 def test_inclusive_and_excluding_reports_of_one_call_give_the_same_quantities() -> None:
     inclusive, _ = reading(input=1812, output=90, cache_read=1000, cache_write=800)
-    excluding, _ = reading(input=12, output=90, cache_read=1000, cache_write=800,
-                           usage_shape=int(UsageShape.INPUT_EXCLUDES_CACHE))
+    excluding, _ = reading(
+        input=12, output=90, cache_read=1000, cache_write=800, usage_shape=int(UsageShape.INPUT_EXCLUDES_CACHE)
+    )
     buckets, _ = reading(input=12, output=90, cache_read=1000, cache_write=800, usage_shape=int(UsageShape.DISJOINT))
     assert inclusive == excluding == buckets == Usage(12, 1000, 800, 0, 90)
 
@@ -93,14 +94,33 @@ def test_counts_invented_for_a_stream_are_estimates() -> None:
     assert read(real, rule, OPENAI).state == UsageState.REPORTED
 
 
-@given(st.sampled_from(list(UsageShape)), st.sampled_from([OPENAI, ANTHROPIC, Provider("", False)]),
-       COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT)
+@given(
+    st.sampled_from(list(UsageShape)),
+    st.sampled_from([OPENAI, ANTHROPIC, Provider("", False)]),
+    COUNT,
+    COUNT,
+    COUNT,
+    COUNT,
+    COUNT,
+    COUNT,
+    COUNT,
+    COUNT,
+)
 def test_quantities_are_never_negative_and_sum_to_the_reported_totals(
     shape: UsageShape, provider: Provider, came: int | None, went: int | None, cached: int | None, written: int | None,
     hour: int | None, reasoning: int | None, audio_in: int | None, audio_out: int | None,
 ) -> None:  # fmt: skip
-    facts = SpanFacts(input=came, output=went, cache_read=cached, cache_write=written, cache_write_1h=hour,
-                      reasoning=reasoning, audio_in=audio_in, audio_out=audio_out, usage_shape=int(shape))
+    facts = SpanFacts(
+        input=came,
+        output=went,
+        cache_read=cached,
+        cache_write=written,
+        cache_write_1h=hour,
+        reasoning=reasoning,
+        audio_in=audio_in,
+        audio_out=audio_out,
+        usage_shape=int(shape),
+    )
     found = read(facts, DEFAULT_RULE, provider)
     if found.state == UsageState.UNKNOWN:
         return

@@ -99,8 +99,11 @@ def hits_of(recogniser: Recogniser, attributes: Any) -> list[Hit]:
 
 
 def _scopes(recogniser: Recogniser, request: Any, signal: str) -> Iterator[tuple[Resource, Scope, Any, bytes]]:
-    outer, inner = {"traces": ("resource_spans", "scope_spans"), "logs": ("resource_logs", "scope_logs"),
-                    "metrics": ("resource_metrics", "scope_metrics")}[signal]
+    outer, inner = {
+        "traces": ("resource_spans", "scope_spans"),
+        "logs": ("resource_logs", "scope_logs"),
+        "metrics": ("resource_metrics", "scope_metrics"),
+    }[signal]
     for group in getattr(request, outer):
         resource = recogniser.resource(hits_of(recogniser, group.resource.attributes))
         for part in getattr(group, inner):
@@ -128,8 +131,13 @@ def _spans(recogniser: Recogniser, request: Any, signal: str) -> Iterator[Span]:
                 end_ns=span.end_time_unix_nano, hits=hits_of(recogniser, span.attributes), scope=scope,
                 resource=resource, events=events,
             )  # fmt: skip
-            yield Span(span.trace_id, span_id_of(span.span_id), span_id_of(span.parent_span_id),
-                       span.start_time_unix_nano, facts)
+            yield Span(
+                span.trace_id,
+                span_id_of(span.span_id),
+                span_id_of(span.parent_span_id),
+                span.start_time_unix_nano,
+                facts,
+            )
 
 
 def _points(recogniser: Recogniser, request: Any) -> Iterator[MetricPoint]:
