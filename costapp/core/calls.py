@@ -264,7 +264,23 @@ def _united_facts(members: Sequence[Leaf]) -> SpanFacts:
     flags = 0
     for leaf in members:
         flags |= leaf.span.facts.flags
+    for name in ("model_responded", "model_requested"):
+        fuller = _fuller_name(missing.get(name) or getattr(f, name), members)
+        if fuller:
+            missing[name] = fuller
     return msgspec.structs.replace(f, flags=flags, **missing)
+
+
+def _fuller_name(model: str | None, members: Sequence[Leaf]) -> str:
+    """The model as another member spells it with a vendor and region in front ("us.anthropic." + model), if one does.
+
+    The prefix decides the price (inference profiles), and one Bedrock instrumentation cuts it off.
+    """
+    if not model:
+        return ""
+    facts = [leaf.span.facts for leaf in members]
+    names = {name for f in facts for name in (f.model_responded, f.model_requested) if name}
+    return max((name for name in names if name.endswith(f".{model}")), key=lambda name: (len(name), name), default="")
 
 
 def _provider(members: Sequence[Leaf], model: str) -> Provider:
