@@ -1,7 +1,7 @@
-"""The Celery app, and when which bell rings. What a bell does is in ``costapp.tasks``.
+"""The Celery apps, and when which bell rings. What a bell does is in ``costapp.tasks``.
 
-``celery -A costapp.celery worker`` and ``celery -A costapp.celery beat``. The broker is only a clock:
-work is found in the database, so a message that is lost, late or repeated harms nothing.
+``celery -A costapp.celery worker`` and ``celery -A costapp.celery:clock beat``. The broker is only a
+clock: work is found in the database, so a message that is lost, late or repeated harms nothing.
 """
 
 import os
@@ -42,7 +42,11 @@ SCHEDULE = {
 app = Celery("costapp")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["costapp"])
-app.conf.beat_schedule = {
+
+#: Rings the bells. It needs no task and no Django, which saves its process half the memory.
+clock = Celery("costapp", fixups=[])
+clock.config_from_object("costapp.settings", namespace="CELERY")
+clock.conf.beat_schedule = {
     name: {
         "task": bell.task,
         "schedule": bell.when,

@@ -55,10 +55,7 @@ def store(conn: psycopg.Connection[Any], spans: Iterable[Span], *, project_id: i
 
 def fingerprint(conn: psycopg.Connection[Any], tables: Iterable[str] = DERIVED_TABLES) -> dict[str, list[str]]:
     """Every row of the derived tables as text, sorted: equal if and only if not one byte differs."""
-    return {
-        table: sorted(row for (row,) in conn.execute(f"select {table}::text from {table}"))
-        for table in tables
-    }
+    return {table: sorted(row for (row,) in conn.execute(f"select {table}::text from {table}")) for table in tables}
 
 
 def totals(conn: psycopg.Connection[Any], expression: str, table: str = "charge") -> tuple[Any, ...]:

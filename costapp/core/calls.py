@@ -17,7 +17,7 @@ from costapp.core.attribution import Trace, attribute
 from costapp.core.errors import error_class
 from costapp.core.merge import Leaf, group
 from costapp.core.meters import Reading, input_total, output_total, read
-from costapp.core.providers import Provider, provider_of
+from costapp.core.providers import Provider, at_host, provider_of
 from costapp.core.token_rules import DEFAULT, TokenRules
 from costapp.core.values import Call, ChargeFlag, Role, Signal, Span, SpanFacts, SpanFlag, UsageState, Verdict
 
@@ -225,6 +225,8 @@ def _call(members: Sequence[Leaf]) -> Call:
     if not model:
         requested = model = _inherited_model(first)
         provider = provider_of(f.provider_raw or "", model)
+    if f.host:
+        provider = at_host(provider, f.host, model)
     to = attribute([(leaf.trace, leaf.span) for leaf in members])
     failed = all(leaf.failed for leaf in members)
     flags = reading.flags | (_GUESSED if provider.guessed else 0)

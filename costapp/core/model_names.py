@@ -1,63 +1,18 @@
 """Who sold a call, and which catalogue model it was: names on the wire -> names in a price list.
 
 Pure and slow on purpose: it runs once per distinct spelling and the answer is kept by the rate
-book. The spellings themselves (aliases, self-hosted servers, closed models) are tables here; how the
-catalogue recognises its own models (match clauses, host patterns) is data imported with it.
+book. How providers and hosts are spelled is in core.providers; how the catalogue recognises its own
+models (match clauses) is data imported with it.
 """
 
-import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-SELF_HOSTED = "self-hosted"
+from costapp.core.providers import ALIASES, FRAMEWORKS, SELF_HOSTED, Provider, at_host, bare_host
 
-#: What instrumentations call a provider -> catalogue id. Exact names are tried before the catalogue's
-#: own fuzzy matching, which takes ``azure.ai.openai`` for OpenAI.
-PROVIDER_ALIASES: Mapping[str, str] = {
-    "amazon": "aws", "amazon_bedrock": "aws", "aws.bedrock": "aws", "aws_bedrock": "aws", "bedrock": "aws",
-    "bedrock_converse": "aws", "anthropic.messages": "anthropic",
-    "azure": "azure", "azure.ai.inference": "azure", "azure.ai.openai": "azure", "az.ai.openai": "azure",
-    "az.ai.inference": "azure", "azure_ai": "azure", "azure_openai": "azure", "azure-openai": "azure",
-    "azureopenai": "azure", "azure.openai": "azure",
-    "gcp": "google", "gcp.gemini": "google", "gcp.gen_ai": "google", "gcp.vertex_ai": "google", "gemini": "google",
-    "generative-ai": "google", "google_genai": "google", "google_vertexai": "google", "googleai": "google",
-    "vertex": "google", "vertex_ai": "google", "vertexai": "google",
-    "fireworks_ai": "fireworks", "fireworksai": "fireworks",
-    "grok": "x-ai", "x_ai": "x-ai", "xai": "x-ai",
-    "mistral_ai": "mistral", "mistralai": "mistral",
-    "moonshot": "moonshotai", "moonshot_ai": "moonshotai", "kimi": "moonshotai",
-    "nebius": "huggingface_nebius",
-    "openai.chat": "openai", "openai.responses": "openai",
-    "perplexity_ai": "perplexity", "perplexityai": "perplexity",
-    "together_ai": "together", "togetherai": "together", "together-ai": "together",
-    "voyage": "voyageai", "voyage_ai": "voyageai",
-    "z_ai": "zai", "zhipu": "zhipuai", "zhipu_ai": "zhipuai",
-}  # fmt: skip
-
-#: Frameworks and gateways that put their own name where the provider belongs.
-NOT_PROVIDERS = frozenset({
-    "", "*", "unknown", "none", "custom", "custom_openai", "openai-compatible", "openai_compatible", "openai-like",
-    "langchain", "langgraph", "litellm", "litellm_proxy", "llamaindex", "llama_index", "haystack", "portkey",
-    "semantic_kernel", "spring_ai", "strands-agents", "strands", "vercel", "gateway", "pydantic-ai", "google_adk",
-    "_other",
-})  # fmt: skip
-
-#: Inference servers that people run themselves: a public list price would be an invention.
-SELF_HOSTED_PROVIDERS = frozenset({
-    SELF_HOSTED, "self_hosted", "selfhosted", "local", "vllm", "hosted_vllm", "ollama", "ollama_chat", "lmstudio",
-    "lm_studio", "llamacpp", "llama.cpp", "llama_cpp", "llamafile", "localai", "sglang", "tgi",
-    "text-generation-inference", "tensorrt-llm", "triton", "nim", "xinference", "aphrodite", "mlx",
-})  # fmt: skip
-
-#: Models that nobody can host themselves: on a private host they are reached through a gateway.
-_CLOSED_MODEL = re.compile(
-    r"(^|[/.])(gpt-(?!oss|2\b|j|neo)|chatgpt|o[134]($|-)|text-embedding-(3|ada)|dall-e|tts-1|claude|gemini-|grok-[2-9]"
-    r"|amazon\.nova|nova-)"
-)
-_PRIVATE_SUFFIXES = (".local", ".localhost", ".internal", ".lan", ".home", ".svc", ".cluster.local", ".test", ".docker")
 _GEO = re.compile(r"^(us-gov|us|eu|apac|jp|au|in|ca|sa|uk|mx|global)\.(?=[a-z0-9-]+\.)")
 #: Ids whose very form names the seller, for spans that do not.
 _ID_FORMS = (
@@ -77,7 +32,6 @@ class CatalogueProvider(msgspec.Struct):
     """How the imported catalogue recognises one provider and, in order, its models."""
 
     id: str
-    host_pattern: str = ""
     provider_match: Clause | None = None
     model_match: Clause | None = None
     fallback: list[str] = []
@@ -134,31 +88,6 @@ def _text_clause(kind: str, value: str) -> Predicate:
     raise ValueError(f"Unknown match clause {kind!r}")
 
 
-def bare_host(host: str) -> str:
-    """The host of ``server.address[:port]`` or of a URL, lower-case, without port and brackets."""
-    text = host.strip().lower()
-    text = text.split("://", 1)[-1].split("/", 1)[0]
-    if text.startswith("["):
-        return text[1:].split("]", 1)[0]
-    return text.rsplit(":", 1)[0] if text.count(":") == 1 else text
-
-
-def is_private_host(host: str) -> bool:
-    """Loopback, private address, or a name that only resolves inside somebody's network."""
-    name = bare_host(host)
-    if not name:
-        return False
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return "." not in name or name.endswith(_PRIVATE_SUFFIXES)
-    return address.is_private or address.is_loopback or address.is_link_local
-
-
-def is_closed_model(model: str) -> bool:
-    return _CLOSED_MODEL.search(model.lower()) is not None
-
-
 class Names:
     """Looks names up in one catalogue. Compiles a provider's clauses when it is first asked for."""
 
@@ -167,37 +96,29 @@ class Names:
         self._models: dict[str, list[tuple[str, Predicate]]] = {}
         self._said = [(p.id, test) for p in providers if (test := compile_clause(p.provider_match))]
         self._vendors = [(p.id, test) for p in providers if (test := compile_clause(p.model_match))]
-        self._hosts = [(p.id, re.compile(p.host_pattern)) for p in providers if p.host_pattern]
 
     def provider_id(self, said: str) -> str:
         """The catalogue id of a provider as an instrumentation spells it; "" when it is none we know."""
         name = said.strip().lower()
-        if name in NOT_PROVIDERS:
+        if not name or name in FRAMEWORKS:
             return ""
-        if name in SELF_HOSTED_PROVIDERS:
-            return SELF_HOSTED
-        name = PROVIDER_ALIASES.get(name, name)
-        if name in self._providers:
+        name = ALIASES.get(name, name)
+        if name in self._providers or name == SELF_HOSTED:
             return name
         return next((known for known, test in self._said if test(name)), "")
 
     def seller(self, provider: str, host: str, model: str) -> Seller:
-        """Who bills: a provider's own host says it best, then the stated name.
-
-        A private host is a self-hosted server, unless the model is one that nobody can host.
-        """
-        by_host = self._provider_of_host(host)
-        if by_host:
-            return Seller(by_host)
-        said = self.provider_id(provider)
-        if said == SELF_HOSTED:
-            return Seller(SELF_HOSTED, f"{provider} is a self-hosted server; no public list price applies.")
-        if not is_private_host(host):
-            return Seller(said or self._seller_by_form(model))
-        if not is_closed_model(model):
-            return Seller(SELF_HOSTED, f"{bare_host(host)} is a private host; no public list price applies.")
-        why = f"{bare_host(host)} is a private host, and {model} cannot be self-hosted: a gateway was assumed."
-        return Seller(said, why, guessed=True)
+        """Who bills, and a sentence when the name alone does not say so."""
+        stated = Provider(self.provider_id(provider) or self._seller_by_form(model), False)
+        seller = at_host(stated, host, model) if host else stated
+        if seller.name == SELF_HOSTED:
+            by_name = stated.name == SELF_HOSTED
+            server = f"{provider} is a self-hosted server" if by_name else f"{bare_host(host)} is a private host"
+            return Seller(SELF_HOSTED, f"{server}: no public list price applies.")
+        if seller.guessed:
+            why = f"{bare_host(host)} is a private host, and {model} cannot be self-hosted: a gateway was assumed."
+            return Seller(seller.name, why, guessed=True)
+        return Seller(seller.name)
 
     def resolve(self, seller: Seller, model: str) -> Resolved:
         """The catalogue model behind a wire name, at its seller or else at the model's own vendor."""
@@ -219,13 +140,6 @@ class Names:
     def _seller_by_form(self, model: str) -> str:
         form = next((seller for pattern, seller in _ID_FORMS if pattern.match(model.lower())), "")
         return form if form in self._providers else ""
-
-    def _provider_of_host(self, host: str) -> str:
-        name = bare_host(host)
-        if "." not in name:
-            return ""
-        url = f"https://{name}/"
-        return next((known for known, pattern in self._hosts if pattern.match(url)), "")
 
     def _at(self, provider: str, spellings: Sequence["Spelling"]) -> Resolved | None:
         for owner in (provider, *self._fallbacks(provider)):

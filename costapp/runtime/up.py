@@ -172,7 +172,8 @@ def programs(home: Path, chosen: argparse.Namespace) -> Iterator[Program]:
          "--without-mingle", "-n", "worker@%h"],
         death_signal=signal.SIGKILL, stop_limit_s=20, environment={"PYTHONWARNINGS": QUIET_ABOUT_ROOT},
     )  # fmt: skip
-    yield Program("beat", [*celery, "beat", "-l", "WARNING", "-s", home / "beat-schedule", "--pidfile="])
+    clock = [*celery[:-1], "costapp.celery:clock"]
+    yield Program("beat", [*clock, "beat", "-l", "WARNING", "-s", home / "beat-schedule", "--pidfile="])
     if chosen.demo:
         yield Program("traffic", [python, MANAGE, "demo_traffic", "--seed"])
 

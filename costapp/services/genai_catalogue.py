@@ -214,7 +214,6 @@ def _midnight(day: date | None) -> datetime | None:
 def _provider_names(provider: genai.Provider) -> dict[str, Any]:
     return {
         "id": provider.id,
-        "host_pattern": provider.api_pattern or "",
         "provider_match": clause_json(provider.provider_match),
         "model_match": clause_json(provider.model_match),
         "fallback": provider.fallback_model_providers or [],

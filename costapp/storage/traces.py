@@ -208,3 +208,14 @@ def resting(conn: psycopg.Connection, project_id: int, *, trace_ids: Iterable[by
     trace cannot keep a worker busy by growing."""
     rows = conn.cursor(binary=True).execute(_RECENT_ODD, (project_id, uuids(list(trace_ids))))
     return {(day, trace_id) for day, trace_id in rows}
+
+
+_FIND_TRACE = "select distinct project_id, day from span where trace_id = %s::uuid order by 1, 2"
+
+
+def find_trace(conn: psycopg.Connection, trace_id: bytes) -> dict[int, list[Node]]:
+    """By project, the days on which a trace has spans. Looks through every partition: for people, not for jobs."""
+    found: dict[int, list[Node]] = defaultdict(list)
+    for project_id, day in conn.execute(_FIND_TRACE, (trace_id.hex(),)):
+        found[project_id].append((day, trace_id))
+    return found

@@ -701,7 +701,8 @@ def test_langfuse_langchain_callback_writes_disjoint_buckets() -> None:
             {
                 "langfuse.observation.type": "generation",
                 "langfuse.observation.model.name": "o4-mini",
-                "langfuse.observation.usage_details": '{"input":88,"output":100,"total":1940,"input_cache_read":1152,"output_reasoning":600}',
+                "langfuse.observation.usage_details": '{"input":88,"output":100,"total":1940,'
+                '"input_cache_read":1152,"output_reasoning":600}',
             },
         )
     )

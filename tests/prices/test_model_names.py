@@ -1,10 +1,14 @@
 """Names on the wire find the catalogue's price, at the seller that bills for them."""
 
+import re
+
 import pytest
 
-from costapp.core.model_names import Names, compile_clause, is_private_host
+from costapp.core.calls import resolve
+from costapp.core.model_names import Names, compile_clause
 from costapp.core.pricing import RateBook
-from costapp.core.values import ChargeFlag, CostStatus
+from costapp.core.providers import HOSTS, is_private_host, seller_at
+from costapp.core.values import ChargeFlag, CostStatus, Role, Span, SpanFacts
 from tests.prices.factories import a_call
 
 BEDROCK_SONNET = "regional.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -120,6 +124,9 @@ def test_a_closed_model_on_a_private_host_is_a_gateway_and_flagged(catalogue_boo
         ("openrouter.ai", "openrouter"),
         ("api.openai.com", "openai"),
         ("llm.acme.com", "openai"),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "aws"),
+        ("vpce-0a1b.bedrock-runtime.eu-west-1.vpce.amazonaws.com", "aws"),
+        ("eu-west1-aiplatform.googleapis.com", "google"),
     ],
 )
 def test_the_host_tells_who_sells_an_openai_compatible_call(catalogue_book: RateBook, host: str, seller: str) -> None:
@@ -150,3 +157,43 @@ def test_match_clauses_combine() -> None:
 
 def test_without_a_catalogue_nothing_is_found_and_nothing_fails() -> None:
     assert Names().resolve(Names().seller("openai", "", "gpt-4o"), "gpt-4o").model == ""
+
+
+def test_every_known_host_belongs_to_the_catalogues_provider_of_that_host(catalogue_book: RateBook) -> None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    unknown_there = set()
+    for host, provider in HOSTS.items():
+        known = next(known for known in get_snapshot().providers if known.id == provider)
+        paths = ("", "serving-endpoints/x", "client/v4/accounts/1/ai/run")
+        urls = [f"https://{prefix}{host}/{path}" for prefix in ("", "acme.", "generativelanguage.") for path in paths]
+        if not any(re.match(known.api_pattern, url) for url in urls):
+            unknown_there.add(host)
+        assert seller_at(f"{host}:443") == provider
+    assert unknown_there == {"api.together.ai"}
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "openai", "anthropic", "aws.bedrock", "azure.ai.openai", "vllm", "litellm", "acme"]
+)
+@pytest.mark.parametrize("host", ["", "localhost:8000", "acme.openai.azure.com", "openrouter.ai", "llm.acme.com"])
+@pytest.mark.parametrize("model", ["gpt-4o", "claude-sonnet-4-5", "llama-3", "openai/gpt-4o-mini", "gpt-oss-120b"])
+def test_a_stored_charge_is_priced_without_its_host_as_it_was_with_it(
+    catalogue_book: RateBook, raw: str, host: str, model: str
+) -> None:
+    facts = SpanFacts(role=Role.CALL, provider_raw=raw, host=host, model_responded=model, input=10, output=5)
+    (resolved,) = resolve([Span(b"t" * 16, 1, 0, 1_790_000_000_000_000_000, facts)])
+    first = catalogue_book.price(resolved)
+    stored = resolved._replace(host="", provider_raw="", flags=resolved.flags)
+    again = catalogue_book.price(stored)
+    assert again._replace(flags=0) == first._replace(flags=0)
+    assert again.flags | resolved.flags == first.flags | resolved.flags
+
+
+def test_a_twin_that_knows_the_host_decides_who_bills(catalogue_book: RateBook) -> None:
+    facts = {"role": Role.CALL, "provider_raw": "openai", "model_responded": "llama-3", "input": 10, "output": 5}
+    outer = Span(b"t" * 16, 1, 0, 1_790_000_000_000_000_000, SpanFacts(scope="a", duration_us=9, **facts))
+    inner = Span(b"t" * 16, 2, 1, outer.start_ns, SpanFacts(scope="b", duration_us=5, host="localhost", **facts))
+    (call,) = resolve([outer, inner])
+    assert (call.members, call.provider) == (2, "self-hosted")
+    assert catalogue_book.price(call).cost_nano is None

@@ -1,0 +1,5 @@
+"""The Django admin: one module per area, imported here so that it is found."""
+
+from costapp import admin_pricing
+
+__all__ = ["admin_pricing"]

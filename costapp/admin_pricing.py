@@ -1,0 +1,89 @@
+"""Price lists in the admin. Rates are added, ended or superseded there, never edited: charges point to them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from costapp.core.money import format_nano
+from costapp.models import PriceList, RateSet, RepriceRun
+
+#: What may still change about a rate that is in the table.
+_MUTABLE = ("valid_to",)
+
+
+def _is_own_page(request: HttpRequest, name: str) -> bool:
+    match = request.resolver_match
+    return bool(match and match.url_name and match.url_name.startswith(f"costapp_{name}_"))
+
+
+@admin.register(PriceList)
+class PriceListAdmin(admin.ModelAdmin):
+    list_display = ("name", "project", "kind", "priority", "version", "imported_at", "rates_in_force")
+    list_filter = ("kind", "project")
+    search_fields = ("name", "source")
+    readonly_fields = ("version", "imported_at")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PriceList]:
+        in_force = Count("rate_sets", filter=Q(rate_sets__superseded_at=None))
+        return super().get_queryset(request).defer("names").annotate(in_force=in_force)
+
+    @admin.display(description="rates in force", ordering="in_force")
+    def rates_in_force(self, price_list: PriceList) -> int:
+        return int(getattr(price_list, "in_force", 0))
+
+    def has_delete_permission(self, request: HttpRequest, obj: PriceList | None = None) -> bool:
+        catalogue = obj is not None and obj.kind == PriceList.Kind.CATALOGUE
+        return super().has_delete_permission(request, obj) and not catalogue
+
+
+@admin.register(RateSet)
+class RateSetAdmin(admin.ModelAdmin):
+    list_display = (
+        "provider", "model", "service_tier", "batch", "prices", "valid_from", "valid_to", "price_list", "superseded_at",
+    )  # fmt: skip
+    list_filter = ("price_list", "batch", "service_tier", ("superseded_at", admin.EmptyFieldListFilter), "provider")
+    search_fields = ("provider", "model")
+    list_select_related = ("price_list",)
+    list_per_page = 50
+    actions = ("supersede",)
+    exclude = ("stated",)
+    readonly_fields = ("imported_at", "superseded_at", "superseded_reason")
+
+    @admin.display(description="per million")
+    def prices(self, rate_set: RateSet) -> str:
+        if rate_set.discount_percent is not None:
+            return f"{rate_set.discount_percent.normalize():f} % off {rate_set.priced_as}".strip()
+        return ", ".join(f"{meter} {format_nano(rate['nano'])}" for meter, rate in rate_set.rates.items())
+
+    @admin.action(description="Supersede: these rates were wrong and count no longer", permissions=["change"])
+    def supersede(self, request: HttpRequest, chosen: QuerySet[RateSet]) -> None:
+        reason = f"superseded by {request.user}"[:300]
+        now = timezone.now()
+        count = chosen.filter(superseded_at=None).update(superseded_at=now, superseded_reason=reason, changed_at=now)
+        advice = "Run `manage.py reprice --dry-run` to see what that changes in history."
+        self.message_user(request, f"{count} rates superseded. {advice}", messages.SUCCESS)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: RateSet | None = None) -> Sequence[Any]:
+        if obj is None:
+            return self.readonly_fields
+        return [field.name for field in RateSet._meta.fields if field.name not in (*_MUTABLE, "stated")]
+
+    def has_delete_permission(self, request: HttpRequest, obj: RateSet | None = None) -> bool:
+        """Only together with their project or list: charges point to rates."""
+        return super().has_delete_permission(request, obj) and not _is_own_page(request, "rateset")
+
+
+@admin.register(RepriceRun)
+class RepriceRunAdmin(admin.ModelAdmin):
+    list_display = ("project", "first_day", "last_day", "next_day", "started_at", "finished_at")
+    list_filter = ("project",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: RepriceRun | None = None) -> bool:
+        return False
