@@ -149,6 +149,13 @@ class RateBook:
             priced = _price_lines(call, rates)
         return _by_policy(call, priced) if self.reported_cost_counts else priced
 
+    def price_as(self, call: Call, *, provider: str, model: str) -> Priced:
+        """What the same usage would have cost on another model, at the same time and tier."""
+        other = call._replace(
+            provider=provider, provider_raw=provider, model=model, model_requested=model, host="", region=""
+        )
+        return self.price(other)
+
     # -- looking up: once per distinct key --------------------------------------------------------
 
     def _look_up(self, call: Call) -> Entry:

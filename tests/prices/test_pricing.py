@@ -292,6 +292,13 @@ def test_another_sellers_price_is_flagged_and_ones_own_is_not() -> None:
     assert RateBook([a_rate_set(id=5, provider="")], **shared).price(a_call(provider="")).flags == 0
 
 
+def test_the_same_usage_can_be_priced_on_another_model() -> None:
+    book = RateBook([a_rate_set(), a_rate_set("gpt-5", id=2, rates={"input": usd(1), "output": usd(1)})])
+    call = a_call(host="localhost", region="eu")
+    assert book.price_as(call, provider="openai", model="gpt-5").cost_nano == 1_100_000
+    assert book.price_as(call, provider="openai", model="gpt-4o").cost_nano == book.price(a_call()).cost_nano
+
+
 # -- one function, two paths --------------------------------------------------------------------------
 
 quantities = st.integers(0, 10**9)
