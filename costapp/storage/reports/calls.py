@@ -64,7 +64,10 @@ COLUMNS = f"""start_at, day, trace_id, span_id, feature, user_id, session_id, te
     ({CHARGE_EXPRESSIONS["output_tokens"]} + {CHARGE_EXPRESSIONS["reasoning_tokens"]})::bigint,
     cost_nano, cost_status, usage_state, error, flags"""
 
-RANGE = """project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s
+# The index of charge is on 5-minute cells, so ranges and orders by time name the cell first.
+CELL = "date_bin('5 minutes', start_at, 'epoch')"
+RANGE = f"""project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s
+    and {CELL} between date_bin('5 minutes', %(start)s, 'epoch') and %(end)s
     and day between (%(start)s at time zone 'UTC')::date and (%(end)s at time zone 'UTC')::date"""
 
 
@@ -88,12 +91,12 @@ def newest_calls(
     window = scope
     keyset = ""
     if before:
-        keyset = " and (start_at, span_id) < (%(before_at)s, %(before_span)s)"
+        keyset = f" and (start_at, span_id) < (%(before_at)s, %(before_span)s) and {CELL} <= %(before_at)s"
     condition = f" and {ONLY[only][1]}" if only in ONLY else ""
     filtered = f"where true{filter_sql(scope)}{condition}"
     by_index = any(key in scope.filters for key in ("user", "session"))
     inner = f"""select * from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ""}
-                order by start_at desc, span_id desc limit %(scan)s"""
+                order by {CELL} desc, start_at desc, span_id desc limit %(scan)s"""
     values = params(
         window,
         scan=SCAN_LIMIT,
@@ -114,7 +117,7 @@ def newest_calls(
         return CallPage(rows[:limit], Cursor(last.start_at, last.span_id), None)
     edge = run(
         conn,
-        f"select start_at, span_id from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ''} order by start_at desc, span_id desc offset %(scan)s - 1 limit 1",
+        f"select start_at, span_id from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ''} order by {CELL} desc, start_at desc, span_id desc offset %(scan)s - 1 limit 1",
         values,
     )
     if not edge:
