@@ -85,7 +85,8 @@ def newest_calls(
     conn: Connection, scope: Scope, *, only: str = "", before: Cursor | None = None, limit: int = 50
 ) -> CallPage:
     """One page, newest first. Reads at most SCAN_LIMIT calls, so a rare filter cannot hold the page."""
-    keyset = f" and (start_at, span_id) < (%(before_at)s, %(before_span)s) and {CELL} <= %(before_at)s" if before else ""
+    older = f" and (start_at, span_id) < (%(before_at)s, %(before_span)s) and {CELL} <= %(before_at)s"
+    keyset = older if before else ""
     by_index = any(key in scope.filters for key in ("user", "session"))
     where = CHARGES_IN_RANGE + keyset + (filter_sql(scope) if by_index else "")
     condition = filter_sql(scope) + (f" and {ONLY[only][1]}" if only in ONLY else "")
