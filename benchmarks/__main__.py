@@ -63,7 +63,8 @@ def run(script: Script, url: str, *, quick: bool) -> str:
     started = time.monotonic()
     command = [sys.executable, "-m", f"benchmarks.{script.name}", *(script.quick if quick else ())]
     code = subprocess.run(command, env=os.environ | {"DATABASE_URL": url}).returncode
-    return f"{script.name:<12} {'done' if code == 0 else f'FAILED with exit code {code}'}, {time.monotonic() - started:.0f} s"
+    outcome = "done" if code == 0 else f"FAILED with exit code {code}"
+    return f"{script.name:<12} {outcome}, {time.monotonic() - started:.0f} s"
 
 
 @contextmanager

@@ -41,30 +41,39 @@ Connection = psycopg.Connection[Any]
 class Server:
     """A collector process and what it and PostgreSQL spend."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, processes: int) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
         environment = os.environ | {
             "DATABASE_URL": database_url,
+            "COSTAPP_COLLECTOR_PROCESSES": str(processes),
             "COSTAPP_OTLP_HTTP_PORT": str(self.http_port),
             "COSTAPP_OTLP_GRPC_PORT": str(self.grpc_port),
         }
         command = [sys.executable, "-m", "collectors"]
         self.process = psutil.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         wait_for_port(self.http_port)
+        wait_for_port(self.grpc_port)
+        time.sleep(processes - 1)  # for those that share the port
+        self._own = [self.process, *self.process.children(recursive=True)]
 
     def cpu_seconds(self, connection: Connection) -> tuple[float, float]:
         """Of the collector, and of the PostgreSQL backends that serve this database (0 if it is not local)."""
-        own = self.process.cpu_times()
+        own = [process.cpu_times() for process in self._own]
         query = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         backends = [psutil.Process(pid).cpu_times() for (pid,) in connection.execute(query) if psutil.pid_exists(pid)]
-        return own.user + own.system, sum(times.user + times.system for times in backends)
+        return _total(own), _total(backends)
 
     def rss_mib(self) -> float:
-        return float(self.process.memory_info().rss) / 2**20
+        """Of the largest process."""
+        return float(max(process.memory_info().rss for process in self._own)) / 2**20
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(20)
+
+
+def _total(times: Sequence[Any]) -> float:
+    return float(sum(time.user + time.system for time in times))
 
 
 def free_port() -> int:
@@ -219,6 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spans", type=int, default=102_400, help="per measurement, a multiple of 512")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="COSTAPP_COLLECTOR_PROCESSES")
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costapp.settings")
     django.setup()
@@ -226,8 +236,8 @@ def main() -> None:
 
     url = settings.DATABASE_URL
     print(f"Ingest: {options.spans} spans per measurement, 512 per request, {CONNECTIONS} connections, "
-          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
-    server = Server(url)
+          f"{options.processes} collector process(es), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    server = Server(url, options.processes)
     try:
         with psycopg.connect(url, autocommit=True) as connection, bench_project() as (project_id, key):
             bench = Bench(server, connection, project_id, key, options.spans)

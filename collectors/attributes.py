@@ -1,4 +1,4 @@
-"""From raw OTLP attributes to dialect hits, parsing each distinct attribute once.
+"""From raw OTLP attributes to dialect hits, parsing each frequent attribute once.
 
 Attributes repeat: service names, models, features, even token counts. Their raw bytes are looked up in a
 bounded cache first; only unknown ones are parsed and given to the recogniser.
@@ -14,6 +14,7 @@ from collectors.settings import Settings
 _CACHED_BYTES = 160  # longer attributes hardly ever repeat
 _GENERATION = 8_192  # entries; at most twice that many are kept
 _CACHED_RESOURCES = 512
+_KEYS = 4_096  # distinct keys of which it is known whether they are wanted
 _UNKNOWN = object()
 Value = TypeVar("Value")
 
@@ -28,6 +29,7 @@ class Attributes:
         self.cuts = Cuts(limits)
         self._young: dict[bytes, Hit | None] = {}
         self._old: dict[bytes, Hit | None] = {}
+        self._keys: dict[bytes, bool] = {}
         self._resources: dict[bytes, Resource] = {}
         self._scopes: dict[bytes, Scope] = {}
 
@@ -37,7 +39,7 @@ class Attributes:
             raws = self._cut(raws)
         young = self._young
         found = []
-        for raw in raws:
+        for raw in raws[:]:  # a slice is a list, which is read faster than a protobuf container
             try:
                 hit = young[raw]
             except KeyError:
@@ -48,11 +50,11 @@ class Attributes:
             self._old, self._young = young, {}
         return found
 
-    def pairs(self, raws: Sequence[bytes]) -> dict[str, Scalar]:
-        """All attributes as plain values; of several with the same key the last one."""
+    def pairs(self, raws: Sequence[bytes]) -> list[tuple[str, Scalar]]:
+        """All attributes as plain values."""
         if len(raws) > self._limits.attributes:
             raws = self._cut(raws)
-        return dict(pair for raw in raws if (pair := self._codec.key_value(raw, self.cuts)) is not None)
+        return [pair for raw in raws if (pair := self._codec.key_value(raw, self.cuts)) is not None]
 
     def resource(self, raw: bytes) -> Resource:
         found = self._resources.get(raw)
@@ -83,8 +85,17 @@ class Attributes:
         return hit  # type: ignore[return-value]
 
     def _recognise(self, raw: bytes) -> Hit | None:
-        pair = self._codec.key_value(raw, self.cuts)
+        pair = self._codec.key_value(raw, self.cuts, self._wanted)
         return self._recogniser.recognise(*pair) if pair is not None else None
+
+    def _wanted(self, key: bytes) -> bool:
+        """Whether an attribute of this key can state anything; if not, its value is not parsed."""
+        wanted = self._keys.get(key)
+        if wanted is None:
+            if len(self._keys) >= _KEYS:
+                self._keys.clear()
+            wanted = self._keys[key] = self._recogniser.wants(key.decode("utf-8", "replace"))
+        return wanted
 
 
 def _remember(cache: dict[bytes, Value], raw: bytes, value: Value) -> None:

@@ -7,7 +7,7 @@ types (those of wire.py: ids and names are bytes, times are integers, attributes
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -19,6 +19,9 @@ from collectors.settings import Settings
 _UINT64_MAX = 2**64 - 1
 _DELTA = 1  # AggregationTemporality
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+
+
+Wanted = Callable[[bytes], bool]
 
 
 class Group(NamedTuple):
@@ -70,8 +73,8 @@ class Codec(Protocol):
 
     def scope(self, raw: bytes) -> Scope: ...
 
-    def key_value(self, raw: bytes, cuts: Cuts) -> tuple[str, Scalar] | None:
-        """One attribute; None (counted) if it cannot be read."""
+    def key_value(self, raw: bytes, cuts: Cuts, wanted: Wanted | None = None) -> tuple[str, Scalar] | None:
+        """One attribute; None if its key is not wanted or (counted) if it cannot be read."""
 
     def value(self, raw: bytes, cuts: Cuts) -> Scalar:
         """One AnyValue: the body of a log record."""
@@ -93,7 +96,12 @@ class Protobuf:
         scope = wire.Scope.FromString(raw)
         return Scope(scope.name.decode("utf-8", "replace")[:256], scope.version.decode("utf-8", "replace")[:64])
 
-    def key_value(self, raw: bytes, cuts: Cuts) -> tuple[str, Scalar] | None:
+    def key_value(self, raw: bytes, cuts: Cuts, wanted: Wanted | None = None) -> tuple[str, Scalar] | None:
+        short = _short_text(raw)
+        if short is not None and len(short[0]) <= cuts.limits.key_bytes and len(short[1]) <= cuts.limits.value_chars:
+            if wanted is not None and not wanted(short[0]):
+                return None
+            return short[0].decode("utf-8", "replace"), short[1].decode("utf-8", "replace")
         try:
             item = wire.KeyValue.FromString(raw)
         except wire.DecodeError:  # also when nested deeper than 100 levels
@@ -101,6 +109,8 @@ class Protobuf:
             return None
         if len(item.key) > cuts.limits.key_bytes:
             cuts.odd["keys_cut"] += 1
+            return None
+        if wanted is not None and not wanted(item.key):
             return None
         return item.key.decode("utf-8", "replace"), _scalar(item.value, cuts, 1)
 
@@ -120,6 +130,22 @@ class Protobuf:
         for point in data.points:
             value = point.sum if kind in {"histogram", "exponential"} else point.double or point.int
             yield Point(point.start_ns, point.time_ns, value, is_delta, point.attributes)
+
+
+def _short_text(raw: bytes) -> tuple[bytes, bytes] | None:
+    """Key and text of a KeyValue as nearly every SDK writes it: both lengths in one byte, nothing else in it.
+
+    None for any other form, which is then parsed in full. Several times faster than the parser's objects.
+    """
+    size = len(raw)
+    if size < 6 or raw[0] != 0x0A:  # field 1: key
+        return None
+    at = raw[1] + 2
+    if at + 4 > size or raw[1] > 127 or raw[at] != 0x12 or raw[at + 1] != size - at - 2 or raw[at + 1] > 127:
+        return None  # field 2: value, to the end
+    if raw[at + 2] != 0x0A or raw[at + 3] != size - at - 4:
+        return None  # in it only field 1: string_value
+    return raw[2:at], raw[at + 4 :]
 
 
 def _scalar(value: Any, cuts: Cuts, depth: int) -> Scalar:
@@ -161,7 +187,7 @@ class Json:
             scope = None
         return Scope((scope.name or "")[:256], (scope.version or "")[:64]) if scope else Scope("")
 
-    def key_value(self, raw: bytes, cuts: Cuts) -> tuple[str, Scalar] | None:
+    def key_value(self, raw: bytes, cuts: Cuts, wanted: Wanted | None = None) -> tuple[str, Scalar] | None:
         try:
             item = wire_json.decode_key_value(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

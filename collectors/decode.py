@@ -11,18 +11,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+import orjson
 
 from collectors import wire
 from collectors.attributes import Attributes
 from collectors.batch import LOGS, TRACES, Batch
 from collectors.codecs import JSON, PROTOBUF, Codec, Group
-from collectors.dialects import Event, Recogniser, Resource, Scope
+from collectors.dialects import Event, Hit, Recogniser, Resource, Scope
 from collectors.errors import Refusal, bad_data
 from collectors.settings import Settings
-from costapp.core.values import SpanFlag
-from costapp.storage.spans import encode_row
+from costapp.core.ids import response_hash
+from costapp.core.values import Role, SpanFacts, SpanFlag
+from costapp.storage.spans import FactsTemplate, encode_facts, encode_row, facts_template, pack_row
 
 PAUSE = 512  # items between two pauses
+_FEW_HITS = 2  # spans that state more hardly ever repeat
+_TEMPLATES = 4_096
 _DAY_NS = 86_400_000_000_000
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _CHECK = "Check Content-Type and Content-Encoding."
@@ -37,6 +41,7 @@ class Decoder:
         self._recogniser = recogniser
         self._limits = limits
         self._attributes = Attributes(codec, recogniser, limits)
+        self._templates: dict[tuple[Any, ...], tuple[FactsTemplate | None, Any]] = {}
         self._earliest_ns = self._latest_ns = 0
 
     def decode(self, body: bytes, batch: Batch) -> Iterator[None]:
@@ -80,37 +85,68 @@ class Decoder:
             return "invalid_trace_id"
         if len(span_id) != 8 or span_id == _NO_SPAN:
             return "invalid_span_id"
-        events = span.events
-        facts = self._recogniser.span(
+        parent = span.parent_span_id
+        parent_id = int.from_bytes(parent, "big", signed=True) if len(parent) == 8 else self._odd_parent(parent)
+        hits, events = self._attributes.hits(span.attributes), span.events
+        start_ns, end_ns = span.start_ns, span.end_ns
+        in_time = self._earliest_ns <= start_ns <= self._latest_ns
+        template = None
+        if len(hits) <= _FEW_HITS and in_time and start_ns <= end_ns and not events:
+            template = self._template(span, hits, scope, resource)
+        if template is not None:
+            document, hashed = template.fill((end_ns - start_ns) // 1000), 0
+        else:
+            facts = self._facts(span, hits, events, scope, resource)
+            if not in_time:
+                facts.flags |= SpanFlag.TIME_OUT_OF_RANGE
+                batch.odd["time_out_of_range"] += 1
+            document = encode_facts(facts)
+            hashed = response_hash(facts.response_id) if facts.response_id else 0
+        if len(document) > self._limits.facts_bytes:
+            return "span_too_large"
+        row = pack_row(
+            batch.project_id, trace_id, int.from_bytes(span_id, "big", signed=True), parent_id, start_ns, hashed, document
+        )
+        batch.rows.append(row)
+        if self._recogniser.store_content and (content := self._recogniser.content(hits)):
+            batch.content.append((row, orjson.dumps(content).decode()))
+        return ""
+
+    def _facts(
+        self, span: Any, hits: Sequence[Hit], events: Sequence[Any], scope: Scope, resource: Resource
+    ) -> SpanFacts:
+        return self._recogniser.span(
             name=self._name(span.name),
             kind=span.kind if 0 <= span.kind <= 5 else 0,
             status=status if 0 <= (status := span.status.code) <= 2 else 0,
             start_ns=span.start_ns,
             end_ns=span.end_ns,
-            hits=self._attributes.hits(span.attributes),
+            hits=hits,
             scope=scope,
             resource=resource,
             events=self._events(events) if events else (),
         )
-        start_ns = span.start_ns
-        if not self._earliest_ns <= start_ns <= self._latest_ns:
-            facts.flags |= SpanFlag.TIME_OUT_OF_RANGE
-            batch.odd["time_out_of_range"] += 1
-        row = encode_row(
-            batch.project_id, trace_id, int.from_bytes(span_id, "big", signed=True),
-            self._parent(span.parent_span_id), start_ns, facts,
-        )  # fmt: skip
-        if len(row) > self._limits.facts_bytes:
-            return "span_too_large"
-        batch.rows.append(row)
-        return ""
 
-    def _parent(self, raw: bytes) -> int:
-        if len(raw) != 8:
-            if raw:
-                self._odd["invalid_parent_id"] += 1
-            return 0
-        return int.from_bytes(raw, "big", signed=True)
+    def _template(self, span: Any, hits: Sequence[Hit], scope: Scope, resource: Resource) -> FactsTemplate | None:
+        """The facts of a span with hardly any attributes, which differ from others' only in the duration.
+
+        Such spans (database, HTTP, tool) are most of all spans and repeat endlessly. None if it is no such span.
+        """
+        key = (id(resource), id(scope), span.name, span.kind, span.status.code, *map(id, hits))
+        known = self._templates.get(key)
+        if known is not None:
+            return known[0]
+        facts = self._facts(span, hits, (), scope, resource)
+        template = facts_template(facts) if facts.role == Role.PLAIN and not facts.flags else None
+        if len(self._templates) >= _TEMPLATES:
+            self._templates.clear()
+        self._templates[key] = (template, (resource, scope, hits))  # held, so that no other object gets their ids
+        return template
+
+    def _odd_parent(self, raw: bytes) -> int:
+        if raw:
+            self._odd["invalid_parent_id"] += 1
+        return 0
 
     def _name(self, raw: bytes) -> str:
         name = raw.decode("utf-8", "replace")

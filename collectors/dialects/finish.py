@@ -12,13 +12,14 @@ from costapp.core.errors import OTHER, error_class
 from costapp.core.values import Role, SpanFlag
 
 #: Facts that only calls and usage-bearing spans keep.
-CALL_SLOTS = (
+CALL_SLOTS = frozenset({
     "operation", "provider_raw", "model_requested", "model_responded", "response_id", "input", "output", "cache_read",
     "cache_write", "cache_write_1h", "reasoning", "usage_shape", "ttft_us", "error", "host", "service_tier", "region",
     "finish_reason", "reported_nano", "reported_source", "prompt_hash", "prompt_chars", "output_chars", "prompt_name",
     "agent", "audio_in", "audio_out", "image_in", "image_out", "resends", "units", "unit",
-)  # fmt: skip
+})  # fmt: skip
 _ATTRIBUTION = ("feature", "user", "session", "team", "variant", "prompt_version")
+_CONTENT = frozenset({"prompt", "prompt_part", "answer", "answer_part"})
 _USAGE = ("input", "output", "cache_read", "cache_write")
 
 #: Span events that mark the first token.
@@ -44,7 +45,7 @@ def role_of(found: Found) -> int:
 
 def states_usage(found: Mapping[str, Any]) -> bool:
     """Whether any token count is stated, be it zero."""
-    return any(slot in found for slot in _USAGE)
+    return "input" in found or "output" in found or "cache_read" in found or "cache_write" in found
 
 
 def attribution_of(found: Mapping[str, Any]) -> tuple[Found, int, int]:
@@ -122,9 +123,9 @@ def _response_id(found: Found, scope: Scope) -> None:
 def _outcome(found: Found, status: int, events: Sequence[Event]) -> None:
     """Whether the call failed, and why: an error type, an HTTP status, or the type of an exception event."""
     http_status = found.get("http_status") or found.get("bare_status")
-    has_usage = any(found.get(slot) for slot in _USAGE)
     failed = status == 2 or found.get("failed")
-    failed = failed or (not has_usage and ("error" in found or (http_status or 0) >= 400))
+    if not failed and ("error" in found or (http_status or 0) >= 400):
+        failed = not any(found.get(slot) for slot in _USAGE)
     if not failed:
         found.pop("error", None)
         return
@@ -156,7 +157,7 @@ def _first_token(found: Found, start_ns: int, flags: int, scope: Scope, events: 
         found["ttft_us"] = unsure  # without a stream, OpenLIT repeats the duration
     elif at_ns is not None:
         _ttft(found, at_ns - start_ns)
-    else:
+    elif events:
         first = min(
             (e.time_ns for e in events if e.name in FIRST_TOKEN_EVENTS or e.name.startswith("mlflow.chunk.item.")),
             default=None,
@@ -172,6 +173,8 @@ def _ttft(found: Found, elapsed_ns: int) -> None:
 
 def _content(found: Found, secret: bytes) -> None:
     """One message per attribute beats a document that may hold more than the messages."""
+    if _CONTENT.isdisjoint(found):
+        return
     for slot, hash_slot, chars_slot in (("prompt", "prompt_hash", "prompt_chars"), ("answer", None, "output_chars")):
         parts = found.get(f"{slot}_part")
         digest = found.get(slot)

@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, Rule] = joined([
 #: The OpenTelemetry event that repeats the usage of a call.
 OPERATION_DETAILS = "gen_ai.client.inference.operation.details"
 _MAX_KEYS = 10_000
+_RANKED = frozenset({"weak_feature", "prompt_part", "answer_part"})  # slots whose rank or number matters
 _DROPPED: Hit = (Fact(FLAG, -1, int(SpanFlag.CONTENT_DROPPED)),)
 _PLAIN, _CALL, _AGGREGATE = int(Role.PLAIN), int(Role.CALL), int(Role.AGGREGATE)
 _TIME_INVALID, _LATE = int(SpanFlag.TIME_INVALID), int(SpanFlag.LATE_RESULT)
@@ -74,6 +75,10 @@ class Recogniser:
             if rule is None:
                 return None
         return rule.read(value)
+
+    def wants(self, key: str) -> bool:
+        """Whether an attribute of this name can state anything at all."""
+        return key in self._rules or self._pattern_rule(key) is not None
 
     def resource(self, hits: Sequence[Hit]) -> Resource:
         """Digest a resource once for everything below it."""
@@ -265,6 +270,13 @@ class Recogniser:
 
 def merged(hits: Sequence[Hit]) -> dict[str, Any]:
     """The best fact per slot: lowest rank, then wire order. Facts of rank -1 (flags, message parts) add up."""
+    found: dict[str, Any] = {slot: value for hit in hits for slot, _, value in hit}
+    if len(found) == sum(map(len, hits)) and _RANKED.isdisjoint(found):
+        return found  # nothing competes and nothing adds up: most spans
+    return _ranked(hits)
+
+
+def _ranked(hits: Sequence[Hit]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     ranks: dict[str, int] = {}
     for hit in hits:
@@ -288,8 +300,8 @@ def _facts(
     resource: Resource, status: int, signal: int = 0,
 ) -> SpanFacts:  # fmt: skip
     kept, feature_rank, session_rank = finish.attribution_of(found)
-    for slot in finish.CALL_SLOTS:
-        if slot in found:
+    for slot in found:
+        if slot in finish.CALL_SLOTS:
             kept[slot] = found[slot]
     return SpanFacts(
         clean(name, NAME_LIMIT), resource.service, duration_us, status, kind, role, flags, signal,

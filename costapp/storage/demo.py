@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 
 
-def days_with_spans(conn: psycopg.Connection[Any], project_id: int, first: date, last: date) -> set[date]:
-    """The days of a project that have spans, between two days, both included."""
+def days_with_charges(conn: psycopg.Connection[Any], project_id: int, first: date, last: date) -> set[date]:
+    """The days of a project that have charges, between two days, both included. Spans may have expired since."""
     query = """
         select day from generate_series(%s::date, %s::date, interval '1 day') as days(day)
-        where exists (select 1 from span where span.project_id = %s and span.day = days.day::date)
+        where exists (select 1 from charge where charge.project_id = %s and charge.day = days.day::date)
     """
     return {row[0].date() for row in conn.execute(query, (first, last, project_id))}

@@ -71,18 +71,47 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(SpanFacts).decode
 _astuple = msgspec.structs.astuple
 _DEFAULTS = _astuple(SpanFacts())
-# Where a facts array may be cut: the tail behind each must consist of defaults. Spans that are no model
-# call end before the twelfth field, calls seldom state more than forty.
-_CUTS = tuple((cut, _DEFAULTS[cut:]) for cut in (6, 8, 10, 12, 16, 22, 34, 38, 41))
+_DURATION = SpanFacts.__struct_fields__.index("duration_us")
+# Where a facts array may be cut: all behind must be defaults. Most spans state nothing behind the first of
+# these (they are no model calls); calls seldom state anything behind the last.
+_SHORT = SpanFacts.__struct_fields__.index("scope")
+_SHORT_CUTS = (9, 10, 14)
+_LONG_CUTS = (37, 42, 49)
+
+
+def _stated(facts: SpanFacts) -> tuple[Any, ...]:
+    """The values of the fields without (most of) the defaults at their end."""
+    values = _astuple(facts)
+    if values[_SHORT:] == _DEFAULTS[_SHORT:]:
+        values, cuts = values[:_SHORT], _SHORT_CUTS
+    else:
+        cuts = _LONG_CUTS
+    for cut in cuts:
+        if values[cut:] == _DEFAULTS[cut : len(values)]:
+            return values[:cut]
+    return values
 
 
 def encode_facts(facts: SpanFacts) -> bytes:
     """Facts as a MessagePack array without its trailing defaults."""
-    values = _astuple(facts)
-    for cut, tail in _CUTS:
-        if values[cut:] == tail:
-            return _encode(values[:cut])
-    return _encode(values)
+    return _encode(_stated(facts))
+
+
+class FactsTemplate(NamedTuple):
+    """The document of facts that differ only in their duration, as the bytes before and after it."""
+
+    head: bytes
+    tail: bytes
+
+    def fill(self, duration_us: int) -> bytes:
+        return self.head + _encode(duration_us) + self.tail
+
+
+def facts_template(facts: SpanFacts) -> FactsTemplate:
+    values = _stated(facts)
+    head, tail = values[:_DURATION], values[_DURATION + 1 :]
+    opening = _encode(values)[: 1 if len(values) < 16 else 3]  # says how many values follow
+    return FactsTemplate(opening + b"".join(map(_encode, head)), b"".join(map(_encode, tail)))
 
 
 def decode_facts(data: bytes) -> SpanFacts:
@@ -93,13 +122,20 @@ def encode_row(
     project_id: int, trace_id: bytes, span_id: int, parent_id: int, start_ns: int, facts: SpanFacts
 ) -> bytes:
     """One span as a binary COPY row. A start beyond 2262 is stored as the last representable instant."""
+    response_id = facts.response_id
+    hashed = response_hash(response_id) if response_id else 0
+    return pack_row(project_id, trace_id, span_id, parent_id, start_ns, hashed, encode_facts(facts))
+
+
+def pack_row(
+    project_id: int, trace_id: bytes, span_id: int, parent_id: int, start_ns: int, hashed: int, document: bytes
+) -> bytes:
+    """Like `encode_row`, for a document that is encoded already. `hashed`: response_hash, 0 = none."""
     if start_ns > _START_NS_MAX:
         start_ns = _START_NS_MAX
-    document = encode_facts(facts)
-    response_id = facts.response_id
     return _ROW.pack(
         8, 4, project_id, 4, start_ns // _NANOS_PER_DAY - _DAYS_FROM_1970_TO_2000, 16, trace_id, 8, span_id,
-        8, parent_id, 8, response_hash(response_id) if response_id else 0, 8, start_ns, len(document),
+        8, parent_id, 8, hashed, 8, start_ns, len(document),
     ) + document  # fmt: skip
 
 

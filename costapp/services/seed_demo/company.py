@@ -215,7 +215,7 @@ FEATURES = (
         "engineering",
         "dev-proxy",
         "agent turn",
-        90,
+        60,
         "large",
         (("sonnet", 0.85), ("haiku", 0.15)),
         "code",

@@ -83,7 +83,7 @@ def seed_demo(
 
 def _missing_days(conn: Connection, project_id: int, today: date, days: int) -> list[date]:
     """Newest first. Today always counts as missing: it has grown since."""
-    there = stored.days_with_spans(conn, project_id, today - timedelta(days=days), today - timedelta(days=1))
+    there = stored.days_with_charges(conn, project_id, today - timedelta(days=days), today - timedelta(days=1))
     return [day for day in _back_from(today, days) if day not in there]
 
 
