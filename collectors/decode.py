@@ -104,9 +104,8 @@ class Decoder:
             hashed = response_hash(facts.response_id) if facts.response_id else 0
         if len(document) > self._limits.facts_bytes:
             return "span_too_large"
-        row = pack_row(
-            batch.project_id, trace_id, int.from_bytes(span_id, "big", signed=True), parent_id, start_ns, hashed, document
-        )
+        number = int.from_bytes(span_id, "big", signed=True)
+        row = pack_row(batch.project_id, trace_id, number, parent_id, start_ns, hashed, document)
         batch.rows.append(row)
         if self._recogniser.store_content and (content := self._recogniser.content(hits)):
             batch.content.append((row, orjson.dumps(content).decode()))

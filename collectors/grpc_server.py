@@ -50,14 +50,14 @@ def _export(ingest: Ingest, signal: str) -> Export:
 async def _handle(ingest: Ingest, signal: str, body: bytes, context: Any) -> bytes:
     headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
     key = await ingest.keys.authenticate(key_from_headers(headers.get), context.peer().rsplit(":", 1)[0])
-    ingest.admit(key)
-    with ingest.memory.hold() as hold:
+    with ingest.noting(key, signal, "grpc"), ingest.memory.hold() as hold:
+        ingest.admit(key)
         hold.add(len(body))
         return await ingest.export(Request(signal=signal, transport="grpc", key=key, body=body), hold)
 
 
 async def _abort(ingest: Ingest, context: Any, refusal: Refusal) -> None:
     """Ends the call by an exception of grpc's own."""
-    ingest.counters.add("requests_total", transport="grpc", status=str(refusal.kind.http_status))
+    ingest.count_refusal(refusal, "grpc")
     details = ((_STATUS_DETAILS, refusal.status_bytes()),)
     await context.abort(_CODES[refusal.kind.grpc_code], refusal.message, details)

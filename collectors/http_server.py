@@ -74,15 +74,15 @@ class HttpApp:
             raise Refusal(NOT_FOUND, "scores", _NO_SCORES)
         if _media_type(scope) not in {PROTOBUF_TYPE, JSON_TYPE}:
             raise Refusal(WRONG_TYPE, "wrong_content_type", f"Content-Type must be {PROTOBUF_TYPE} or {JSON_TYPE}.")
-        self._ingest.admit(key)
-        with self._ingest.memory.hold() as hold:
+        with self._ingest.noting(key, signal, "http"), self._ingest.memory.hold() as hold:
+            self._ingest.admit(key)
             body = await self._body(scope, protocol, hold)
             encoding = scope.headers.get("content-encoding") or ""
             request = Request(
                 signal=signal, transport="http", key=key, body=body, content_encoding=encoding, is_json=is_json
             )
             answer = await self._ingest.export(request, hold)
-        self._count(200)
+        self._ingest.counters.add("requests_total", transport="http", status="200")
         return 200, [("content-type", JSON_TYPE if is_json else PROTOBUF_TYPE)], answer
 
     async def _body(self, scope: Any, protocol: Any, hold: Hold) -> bytes:
@@ -114,16 +114,13 @@ class HttpApp:
                         return
 
     def _refused(self, refusal: Refusal, is_json: bool) -> tuple[int, Headers, bytes]:
-        self._count(refusal.kind.http_status)
+        self._ingest.count_refusal(refusal, "http")
         headers = [("content-type", JSON_TYPE if is_json else PROTOBUF_TYPE)]
         if refusal.retry_after:
             headers.append(("retry-after", str(refusal.retry_after)))
         if refusal.kind is WRONG_METHOD:
             headers.append(("allow", "POST"))
         return refusal.kind.http_status, headers, refusal.body(json=is_json)
-
-    def _count(self, status: int) -> None:
-        self._ingest.counters.add("requests_total", transport="http", status=str(status))
 
     async def _page(self, scope: Any, path: str) -> tuple[int, Headers, bytes]:
         if scope.method not in {"GET", "HEAD"}:

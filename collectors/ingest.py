@@ -5,7 +5,7 @@ import contextlib
 import logging
 import shutil
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,14 +101,10 @@ class Ingest:
         batch = Batch(key.project_id, key.key_id, request.signal, request.transport, len(request.body))
         self._byte_rate.charge(key.key_id, len(request.body))
         self.counters.add("bytes_total", len(request.body), transport=request.transport)
-        try:
-            body = decompress(request.body, request.content_encoding, limit=self.settings.body_bytes, hold=hold)
-            await self._decode(body, batch, request)
-            self._span_rate.charge(key.key_id, batch.received)
-            await self._store(batch)
-        except Refusal as refusal:
-            self._note_refused(batch, refusal)
-            raise
+        body = decompress(request.body, request.content_encoding, limit=self.settings.body_bytes, hold=hold)
+        await self._decode(body, batch, request)
+        self._span_rate.charge(key.key_id, batch.received)
+        await self._store(batch)
         self._count(batch)
         return _answer(batch, is_json=request.is_json)
 
@@ -166,11 +162,20 @@ class Ingest:
         for reason, count in batch.odd.items():
             add("odd_total", count, reason=reason)
 
-    def _note_refused(self, batch: Batch, refusal: Refusal) -> None:
-        """A refused request counts as one rejected item, unless the sender will try again."""
+    @contextlib.contextmanager
+    def noting(self, key: KeyRecord, signal: str, transport: str) -> Iterator[None]:
+        """Note a refusal in the project's log. It counts as one rejected item, unless the sender will try again."""
+        try:
+            yield
+        except Refusal as refusal:
+            batch = Batch(key.project_id, key.key_id, signal, transport, 0)
+            rejected = 0 if refusal.retry_after else 1
+            self._notes.add(batch, received=0, rejected=rejected, reasons=Counter({refusal.reason: 1}))
+            raise
+
+    def count_refusal(self, refusal: Refusal, transport: str) -> None:
+        self.counters.add("requests_total", transport=transport, status=str(refusal.kind.http_status))
         self.counters.add("rejected_total", reason=refusal.reason)
-        rejected = 0 if refusal.retry_after else 1
-        self._notes.add(batch, received=0, rejected=rejected, reasons=Counter({refusal.reason: 1}))
 
     async def ready(self) -> bool:
         """Whether a request could be stored now."""

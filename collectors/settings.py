@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 MIB = 1024 * 1024
@@ -57,7 +58,7 @@ class Settings:
     key_bytes: int = _setting("COSTAPP_MAX_KEY_BYTES", 256, "Longest attribute key; longer ones are ignored.",
                               counter="keys_cut")  # fmt: skip
     value_chars: int = _setting(
-        "COSTAPP_MAX_VALUE_CHARS", 16_384, "Longest attribute value stored or parsed as JSON; the rest is cut.",
+        "COSTAPP_MAX_VALUE_CHARS", 262_144, "Longest attribute value read, in bytes; the rest is cut.",
         counter="values_cut", minimum=64,
     )  # fmt: skip
     name_chars: int = _setting("COSTAPP_MAX_NAME_CHARS", 256, "Longest span name.", counter="names_cut", minimum=1)
@@ -106,13 +107,25 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     given: dict[str, Any] = {}
     for item in fields(Settings):
-        text = environ.get(item.metadata["env"], "").strip()
+        text = _text(environ, item.metadata["env"])
         if text:
             given[item.name] = text if item.type is str else _integer(item.metadata, text)
     settings = Settings(**given)
     if settings.key_cache_seconds > 30:
         raise SettingError("COSTAPP_KEY_CACHE_SECONDS must be at most 30, so that revoking a key works at once.")
     return settings
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    """The value itself, or the content of the file that NAME_FILE names (container secrets)."""
+    text = environ.get(name, "").strip()
+    path = environ.get(f"{name}_FILE", "")
+    if text or not path:
+        return text
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise SettingError(f"{name}_FILE names {path}, which cannot be read.") from None
 
 
 def _integer(metadata: Mapping[str, Any], text: str) -> int:

@@ -88,6 +88,9 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "home"
+# What "Connect an app" shows: where apps send their telemetry, as they see it.
+OTLP_PUBLIC_URL = env.text("COSTAPP_OTLP_PUBLIC_URL")
+OTLP_HTTP_PORT = env.number("COSTAPP_OTLP_HTTP_PORT", 4318)
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"

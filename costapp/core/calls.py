@@ -24,6 +24,7 @@ from costapp.core.values import Call, ChargeFlag, Role, Signal, Span, SpanFacts,
 _CALL, _AGGREGATE, _MAYBE = int(Role.CALL), int(Role.AGGREGATE), int(Role.MAYBE)
 _EVENT = int(Signal.EVENT)
 _UNKNOWN, _REPORTED = int(UsageState.UNKNOWN), int(UsageState.REPORTED)
+_ESTIMATED = int(UsageState.ESTIMATED)
 _TIME_FLAGS = int(SpanFlag.TIME_INVALID | SpanFlag.TIME_OUT_OF_RANGE)
 _GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
 #: SpanFlag -> ChargeFlag, for those that describe the call.
@@ -202,6 +203,8 @@ def _united_usage(members: Sequence[Leaf]) -> Reading:
     """The best member's counts, with the reasoning part another member knows."""
     best = _best_reading(members)
     reading = best.reading
+    if len(members) > 1 and any(_repeats_estimate(best, leaf) for leaf in members):
+        reading = reading._replace(state=_ESTIMATED)
     if len(members) == 1 or reading.usage.reasoning or not best.known:
         return reading
     for leaf in members:
@@ -210,6 +213,15 @@ def _united_usage(members: Sequence[Leaf]) -> Reading:
             usage = reading.usage._replace(output=reading.usage.output - part, reasoning=part)
             return reading._replace(usage=usage)
     return reading
+
+
+def _repeats_estimate(best: Leaf, span: Leaf) -> bool:
+    """An event repeats what its own client's span only estimated (OpenLIT fills the gaps with zeros in events)."""
+    return (
+        span.reading.state == _ESTIMATED
+        and span.scope[0] == best.scope[0]
+        and (span.tokens_in, span.tokens_out) == (best.tokens_in, best.tokens_out)
+    )
 
 
 def _call(members: Sequence[Leaf]) -> Call:
@@ -265,7 +277,23 @@ def _united_facts(members: Sequence[Leaf]) -> SpanFacts:
     flags = 0
     for leaf in members:
         flags |= leaf.span.facts.flags
+    for name in ("model_responded", "model_requested"):
+        fuller = _fuller_name(missing.get(name) or getattr(f, name), members)
+        if fuller:
+            missing[name] = fuller
     return msgspec.structs.replace(f, flags=flags, **missing)
+
+
+def _fuller_name(model: str | None, members: Sequence[Leaf]) -> str:
+    """The model as another member spells it with a vendor and region in front ("us.anthropic." + model), if one does.
+
+    The prefix decides the price (inference profiles), and one Bedrock instrumentation cuts it off.
+    """
+    if not model:
+        return ""
+    facts = [leaf.span.facts for leaf in members]
+    names = {name for f in facts for name in (f.model_responded, f.model_requested) if name}
+    return max((name for name in names if name.endswith(f".{model}")), key=lambda name: (len(name), name), default="")
 
 
 def _provider(members: Sequence[Leaf], model: str) -> Provider:

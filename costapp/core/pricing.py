@@ -9,11 +9,9 @@ any region; service tier and batch as stated before the standard rate; time-of-d
 whole day; the later start before the earlier.
 """
 
-import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from costapp.core.model_names import Names, Resolved, model_spellings
@@ -149,6 +147,13 @@ class RateBook:
             priced = _price_lines(call, rates)
         return _by_policy(call, priced) if self.reported_cost_counts else priced
 
+    def price_as(self, call: Call, *, provider: str, model: str) -> Priced:
+        """What the same usage would have cost on another model, at the same time and tier."""
+        other = call._replace(
+            provider=provider, provider_raw=provider, model=model, model_requested=model, host="", region=""
+        )
+        return self.price(other)
+
     # -- looking up: once per distinct key --------------------------------------------------------
 
     def _look_up(self, call: Call) -> Entry:
@@ -228,7 +233,7 @@ class _Names(NamedTuple):
             return None
         if model in self.models:
             return _candidate(row, 2, 2 if provider else 1, fit, own=True)
-        if "*" in model and any(_pattern(model).fullmatch(name) for name in self.models):
+        if "*" in model and any(_matches(model, name) for name in self.models):
             return _candidate(row, 1, 2 if provider else 1, fit, own=True)
         return None
 
@@ -239,9 +244,18 @@ class _Fit(NamedTuple):
     tier: bool
 
 
-@lru_cache(maxsize=1024)
-def _pattern(model: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, model.split("*"))))
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a name is the pattern with any run of characters for each ``*``. Linear: names are hostile."""
+    first, *middle, last = pattern.split("*")
+    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def context_of(call: Call) -> Context:

@@ -36,7 +36,6 @@ UNIT_METERS: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "pages": ("pages",),
     "pixels": ("pixels",),
-    "requests": ("requests",),
     "searches": ("web_searches", "rerank_searches"),
     "seconds": ("seconds", "seconds_in", "seconds_out"),
 }

@@ -38,7 +38,8 @@ def add(conn: psycopg.Connection[Any], *, account: str, address: str) -> None:
     )
     conn.execute(
         """insert into sign_in_failure (account, address, failures, last_at) values (%s, %s, 1, clock_timestamp())
-           on conflict (account, address) do update set failures = sign_in_failure.failures + 1, last_at = excluded.last_at""",
+           on conflict (account, address) do update
+           set failures = sign_in_failure.failures + 1, last_at = excluded.last_at""",
         (account, address),
     )
 

@@ -242,7 +242,8 @@ def line_over_time(
 def cumulative(timeline: list[Any], zone: ZoneInfo) -> dict[str, Any]:
     """Cost of a session so far, call by call; each point leads to its call."""
     hover = [
-        f"<b>{call.row.start_at.astimezone(zone).strftime('%-d %b, %H:%M:%S')}</b><br>{label(call.row.model or 'model not stated')}"
+        f"<b>{fmt.local(call.row.start_at, zone, '%-d %b, %H:%M:%S')}</b>"
+        f"<br>{label(call.row.model or 'model not stated')}"
         f"<br>this call {fmt.usd(call.row.cost_nano, 'unpriced')}<br>so far ${fmt.exact_usd(call.cumulative_nano)}"
         for call in timeline
     ]

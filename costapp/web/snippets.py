@@ -61,7 +61,7 @@ trace.set_tracer_provider(provider)
 OpenAIInstrumentor().instrument()
 
 with trace.get_tracer("my-app").start_as_current_span("answer") as span:
-    span.set_attribute("feature", "support-bot")
+    span.set_attribute("app.feature", "support-bot")
     span.set_attribute("user.id", "u-42")
     span.set_attribute("session.id", "s-7")
     ...  # call the model as usual
@@ -184,7 +184,7 @@ curl -sS {endpoint}/v1/traces \\
   {"key":"gen_ai.response.model","value":{"stringValue":"gpt-4o-mini"}},
   {"key":"gen_ai.usage.input_tokens","value":{"intValue":"1200"}},
   {"key":"gen_ai.usage.output_tokens","value":{"intValue":"350"}},
-  {"key":"feature","value":{"stringValue":"first-try"}}]}]}]}]}'
+  {"key":"app.feature","value":{"stringValue":"first-try"}}]}]}]}]}'
 """,
     ),
 )

@@ -1,5 +1,6 @@
 """Clients without a recording of their own, as their documentation, source and reports describe them."""
 
+import json
 import math
 
 from costapp.core.calls import resolve
@@ -464,6 +465,30 @@ def test_langchain_openinference_and_the_anthropic_sdk_see_one_call() -> None:
     assert (found.members, found.usage.input, found.attempts, found.feature) == (3, 25, 3, "search")
 
 
+def test_langchain_and_the_sdk_without_a_span_around_both_share_the_response_id() -> None:
+    app = Client("openinference.instrumentation.langchain", "0.1.80")
+    result = {
+        "generations": [
+            [{"text": '{"id": "msg_no"}', "message": {"id": ["langchain"], "kwargs": {"response_metadata": {
+                "token_usage": {"prompt_tokens": 138}, "id": "chatcmpl-1234567890"}, "id": "lc_run--1"}}}]
+        ]
+    }  # fmt: skip
+    counts = {"llm.token_count.prompt": 138, "llm.token_count.completion": 54, "openinference.span.kind": "LLM"}
+
+    def chat(output: str, number: int) -> Span:
+        return app.span("ChatOpenAI", {**counts, "output.value": output}, trace=bytes([number]) * 16)
+
+    sdk = app.span(
+        "ChatCompletion",
+        {**counts, "output.value": json.dumps({"id": "chatcmpl-1234567890", "choices": []})},
+        trace=b"u" * 16, at=0.01, lasts=0.9, scope="openinference.instrumentation.openai",
+    )  # fmt: skip
+    assert only(chat(json.dumps(result), 1), sdk).members == 2
+    assert len(resolve([chat(json.dumps(result)[:150], 1), sdk])) == 2, "cut short: no id, and no harm"
+    result["generations"][0][0]["message"]["kwargs"]["response_metadata"] = {"finish_reason": "stop"}
+    assert len(resolve([chat(json.dumps(result), 1), sdk])) == 2, "a stream has no id"
+
+
 def test_two_identical_calls_are_two() -> None:
     app = Client("openinference.instrumentation.openai")
     chat = {
@@ -592,7 +617,12 @@ def test_openlit_anthropic_excludes_the_cache_and_loses_it_in_streams() -> None:
 def test_openlit_estimates_of_streams_are_marked() -> None:
     app = Client("openlit.instrumentation.openai")
     guess = {**CHAT, "gen_ai.usage.input_tokens": 19, "gen_ai.usage.output_tokens": 15, "gen_ai.request.stream": True}
-    assert only(app.span("chat", guess)).usage_state == UsageState.ESTIMATED
+    span = app.span("chat", guess)
+    assert only(span).usage_state == UsageState.ESTIMATED
+    zeros = {"gen_ai.usage.cache_read.input_tokens": 0, "gen_ai.usage.cache_creation.input_tokens": 0}
+    event = app.log({**guess, **zeros}, name="gen_ai.client.inference.operation.details", at=1, inside=span)
+    found = only(span, event)
+    assert (found.members, found.usage_state) == (2, UsageState.ESTIMATED)
 
 
 # --- Vercel AI SDK ------------------------------------------------------------------------------------------------

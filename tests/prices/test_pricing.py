@@ -1,5 +1,6 @@
 """The one price function, with rates that say exactly what each test is about."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costapp.core.model_names import CatalogueProvider, Names
-from costapp.core.pricing import ASSUMED_TOKENS, RateBook, _price_lines, _price_text
+from costapp.core.pricing import ASSUMED_TOKENS, RateBook, _matches, _price_lines, _price_text
 from costapp.core.rates import BEGINNING_NS, CompiledRates, RateSet
 from costapp.core.values import Call, ChargeFlag, CostStatus, Usage, UsageState
 from tests.prices.factories import a_call, a_rate_set, ns, usd
@@ -257,6 +258,12 @@ def test_an_exact_own_rate_wins_over_a_pattern_and_a_named_provider_over_any() -
     assert RateBook([pattern]).price(a_call(provider="azure")).rate_id is None
 
 
+@given(st.text("ab*", min_size=1, max_size=8).filter(lambda text: "*" in text), st.text("ab", max_size=8))
+def test_a_star_stands_for_any_run_of_characters(pattern: str, name: str) -> None:
+    regex = ".*".join(map(re.escape, pattern.split("*")))
+    assert _matches(pattern, name) == bool(re.fullmatch(regex, name))
+
+
 def test_a_discount_comes_off_the_catalogues_rates_from_date_to_date() -> None:
     row = discount(20, model="gpt-4*", valid_from_ns=ns(MIDNIGHT), valid_to_ns=ns(datetime(2026, 8, 1, tzinfo=UTC)))
     book = RateBook([row], **catalogue(a_rate_set()))
@@ -290,6 +297,13 @@ def test_another_sellers_price_is_flagged_and_ones_own_is_not() -> None:
     shared = catalogue(a_rate_set())
     assert RateBook([], **shared).price(a_call(provider="")).flags == ChargeFlag.PROVIDER_GUESSED
     assert RateBook([a_rate_set(id=5, provider="")], **shared).price(a_call(provider="")).flags == 0
+
+
+def test_the_same_usage_can_be_priced_on_another_model() -> None:
+    book = RateBook([a_rate_set(), a_rate_set("gpt-5", id=2, rates={"input": usd(1), "output": usd(1)})])
+    call = a_call(host="localhost", region="eu")
+    assert book.price_as(call, provider="openai", model="gpt-5").cost_nano == 1_100_000
+    assert book.price_as(call, provider="openai", model="gpt-4o").cost_nano == book.price(a_call()).cost_nano
 
 
 # -- one function, two paths --------------------------------------------------------------------------

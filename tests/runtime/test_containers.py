@@ -21,17 +21,18 @@ def test_every_process_has_a_service():
     assert SERVICES["demo"]["profiles"] == ["demo"]
 
 
-def last_word(command):
-    """What tells the processes apart: the app for celery and granian, else the module."""
+def essence(command):
+    """What tells the processes apart: app and verb for celery, else the last word."""
     words = [str(word) for word in command]
-    return words[words.index("costapp.celery") + 1] if "costapp.celery" in words else words[-1]
+    app = next((number for number, word in enumerate(words) if word.startswith("costapp.celery")), None)
+    return words[-1] if app is None else " ".join(words[app : app + 2])
 
 
 def test_the_services_run_the_programs_of_the_supervisor():
     chosen = options([])
-    supervised = {program.name: last_word(program.command) for program in programs(Path("/home"), chosen)}
+    supervised = {program.name: essence(program.command) for program in programs(Path("/home"), chosen)}
     image = re.search(r"^CMD (\[.*?\])$", DOCKERFILE.replace("\\\n", ""), re.MULTILINE)[1]
-    contained = {name: last_word(SERVICES[name].get("command") or yaml.safe_load(image)) for name in supervised}
+    contained = {name: essence(SERVICES[name].get("command") or yaml.safe_load(image)) for name in supervised}
     assert contained == supervised
 
 

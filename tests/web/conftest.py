@@ -1,12 +1,17 @@
-"""A small company whose every number is known, in a real database, seen through the real pages."""
+"""A small company whose every number is known, in a real database, seen through the real pages.
+
+The company is built once per module: pages only read. Accounts and projects that a test adds have names of their own.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connections
 from django.test import Client
 
 from costapp.models import Membership, Project
@@ -17,6 +22,8 @@ from tests import pipeline
 
 PASSWORD = "correct horse battery"
 EVIL = "=cmd|' /C calc'!A0 <img src=x onerror=alert(1)>"
+OWN_TABLES = "costapp_project, costapp_pricelist, costapp_ledgercheck, auth_user, django_session, sign_in_failure"
+numbers = count(1)
 
 
 class World(NamedTuple):
@@ -31,27 +38,41 @@ class World(NamedTuple):
         return client
 
     def scalar(self, sql: str) -> Any:
-        return self.conn.execute(sql).fetchone()[0]
+        row = self.conn.execute(sql).fetchone()
+        return row[0] if row else None
 
 
-@pytest.fixture
-def conn(transactional_db: None) -> Iterator[psycopg.Connection[Any]]:
-    with pipeline.open_connection() as connection:
-        pipeline.empty(connection)
-        connection.execute("truncate sign_in_failure")
-        palette.forget()
+@pytest.fixture(scope="module")
+def conn(django_db_setup: None, django_db_blocker: Any) -> Iterator[psycopg.Connection[Any]]:
+    """A database without rows, whose changes are committed; emptied again afterwards."""
+    with django_db_blocker.unblock(), pipeline.open_connection() as connection:
+        clear(connection)
         yield connection
+        clear(connection)
+        connections.close_all()
 
 
-@pytest.fixture
+def clear(connection: psycopg.Connection[Any]) -> None:
+    pipeline.empty(connection)
+    connection.execute(f"truncate {OWN_TABLES} cascade")
+    connection.execute("truncate ingest_log, metric_point")
+    palette.forget()
+
+
+@pytest.fixture(scope="module")
 def project(conn: psycopg.Connection[Any]) -> Project:
     return Project.objects.create(slug="acme", name="Acme & Sons", time_zone="Europe/Berlin")
 
 
-def add_member(project: Project, name: str, role: str = Membership.Role.OWNER) -> Any:
-    user = get_user_model().objects.create_user(name, password=PASSWORD)
+def add_member(project: Project, role: str = Membership.Role.OWNER, name: str = "") -> Any:
+    user = get_user_model().objects.create_user(name or f"member-{next(numbers)}", password=PASSWORD)
     Membership.objects.create(project=project, user=user, role=role)
     return user
+
+
+def add_project() -> Project:
+    number = next(numbers)
+    return Project.objects.create(slug=f"other-{number}", name=f"Other {number}")
 
 
 def add_prices(project: Project) -> None:
@@ -72,27 +93,23 @@ def stories(now: datetime) -> list[Any]:
         start_ns = int((now - timedelta(hours=4 * number)).timestamp()) * pipeline.SECOND_NS
         feature = ("checkout", "search", EVIL, None)[number % 4]
         who: dict[str, Any] = {"user": f"u-{number % 5}", "session": f"s-{number % 9}"} if number % 3 else {}
-        spans.append(
-            pipeline.root(number, start_ns=start_ns, feature=feature, team="core", environment="production", **who)
-        )
+        facts: dict[str, Any] = {"feature": feature, "team": "core", "environment": "production", **who}
+        spans.append(pipeline.root(number, start_ns=start_ns, **facts))
         model = {7: "nobody-knows-1", 8: "gpt-4o-mini"}.get(number % 10, "gpt-4o")
-        facts: dict[str, Any] = {
-            "model_requested": model,
-            "model_responded": model,
-            "input": 1000 + number,
-            "cache_read": number,
-        }
+        stated: dict[str, Any] = {"model_requested": model, "model_responded": model}
         if number % 20 == 3:
-            facts |= {"input": None, "output": None, "cache_read": None, "status": 2, "error": "RateLimitError"}
-        spans.append(pipeline.call(number, start_ns=start_ns + pipeline.SECOND_NS, **facts))
+            stated |= {"input": None, "output": None, "status": 2, "error": "TimeoutError"}
+        else:
+            stated |= {"input": 1000 + number, "cache_read": number}
+        spans.append(pipeline.call(number, start_ns=start_ns + pipeline.SECOND_NS, **stated))
     return spans
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world(conn: psycopg.Connection[Any], project: Project) -> World:
     now = datetime.now(UTC)
     add_prices(project)
-    member = add_member(project, "mia")
+    member = add_member(project, name="mia")
     pipeline.store(conn, stories(now), project_id=project.pk)
     drain(conn)
     return World(conn, project, member, now)

@@ -3,13 +3,14 @@
 from uuid import UUID
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import URLPattern, reverse
 
 from costapp.core.ids import span_id_text
-from costapp.models import IngestKey, Membership, Project
+from costapp.models import IngestKey, Membership
 from costapp.web import urls
-from tests.web.conftest import add_member
+from tests.web.conftest import add_member, add_project
 
 OPEN = {"sign-in", "sign-out", "home"}
 OWNER_ONLY = {"new-key", "revoke-key"}
@@ -49,20 +50,20 @@ def test_nobody_is_sent_to_sign_in(world, pattern):
 
 @pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
 def test_a_member_of_another_project_finds_nothing(world, pattern):
-    other = Project.objects.create(slug="other", name="Other")
-    stranger = add_member(other, "stranger")
+    other = add_project()
+    stranger = add_member(other)
     assert ask(world.client(stranger), pattern, address(world, pattern)).status_code == 404
 
 
 @pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
-def test_a_superuser_without_membership_finds_nothing(world, pattern, django_user_model):
-    boss = django_user_model.objects.create_superuser("boss")
+def test_a_superuser_without_membership_finds_nothing(world, pattern):
+    boss = get_user_model().objects.create_superuser(f"boss-{pattern.name}")
     assert ask(world.client(boss), pattern, address(world, pattern)).status_code == 404
 
 
 @pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
 def test_a_viewer_reads_everything_and_changes_nothing(world, pattern):
-    viewer = add_member(world.project, "viewer", Membership.Role.VIEWER)
+    viewer = add_member(world.project, Membership.Role.VIEWER)
     expected = 404 if pattern.name in OWNER_ONLY else 200
     assert ask(world.client(viewer), pattern, address(world, pattern)).status_code == expected
 
@@ -73,8 +74,8 @@ def test_an_owner_may_do_everything(world, pattern):
 
 
 def test_objects_of_another_project_are_not_found_under_ones_own(world):
-    other = Project.objects.create(slug="other", name="Other")
-    stranger = add_member(other, "stranger")
+    other = add_project()
+    stranger = add_member(other)
     client = world.client(stranger)
     for pattern in PROJECT_PAGES:
         if pattern.name in {"trace", "call", "session", "revoke-key"}:
@@ -88,9 +89,9 @@ def test_every_address_outside_the_admin_is_on_one_of_the_lists():
 
 
 def test_a_project_of_another_shows_none_of_our_numbers(world):
-    other = Project.objects.create(slug="other", name="Other")
-    stranger = add_member(other, "stranger")
-    page = world.client(stranger).get("/p/other/").content.decode()
+    other = add_project()
+    stranger = add_member(other)
+    page = world.client(stranger).get(f"/p/{other.slug}/").content.decode()
     assert "nobody-knows-1" not in page
     assert "Acme" not in page
     assert "Waiting for the first span" in page

@@ -138,7 +138,7 @@ def test_a_key_is_shown_once_and_not_again(world):
 def test_a_revoked_key_is_marked(world):
     client = world.client()
     client.post("/p/acme/connect/keys/", {"name": "app"})
-    key = world.project.ingest_keys.get()
+    key = world.project.ingest_keys.first()
     client.post(f"/p/acme/connect/keys/{key.pk}/revoke/")
     key.refresh_from_db()
     assert key.revoked_at

@@ -6,12 +6,16 @@ from django.test import Client
 from costapp.storage import sign_in_failures
 from tests.web.conftest import PASSWORD, add_member
 
-pytestmark = pytest.mark.django_db(transaction=True)
+
+@pytest.fixture(scope="module")
+def owner(project):
+    return add_member(project, name="mia")
 
 
 @pytest.fixture
-def member(project):
-    return add_member(project, "mia")
+def member(conn, owner):
+    conn.execute("truncate sign_in_failure")
+    return owner
 
 
 def attempt(client, password, **more):

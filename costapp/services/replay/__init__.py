@@ -56,12 +56,17 @@ def replay(
     Raises SendError when nothing can be delivered, NotUnderstoodInTime when ``wait_s`` was too short.
     """
     secret = None if keep_ids else secrets.token_bytes(16)
-    sent = [_Sent(recording, *reversed(rewrite(recording, secret)), remarks=[]) for recording in recordings]
+    sent = [_prepared(recording, secret) for recording in recordings]
     parts = [(recorded, number) for recorded in sent for number in range(len(recorded.bodies))]
     for one, number in schedule(parts, order):
         _note(one, number, sender.send(one.recording.bodies[number], one.bodies[number]))
     traces = _settled_traces(conn, sent, project_id, wait_s)
     return _report(conn, sent, traces, project_id)
+
+
+def _prepared(recording: Recording, secret: bytes | None) -> _Sent:
+    bodies, identities = rewrite(recording, secret)
+    return _Sent(recording, identities, bodies, remarks=[])
 
 
 def schedule(bodies: Sequence[Any], order: Order) -> list[Any]:

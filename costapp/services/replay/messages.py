@@ -61,7 +61,8 @@ def plausible_items(signal: str, request: Message) -> int:
 def from_json(signal: str, document: Any) -> Message:
     """The protobuf message of an OTLP/JSON document, for gRPC. Raises ValueError where it is not OTLP."""
     try:
-        return json_format.ParseDict(_base64_ids(document), REQUESTS[signal](), ignore_unknown_fields=True)
+        request: Message = json_format.ParseDict(_base64_ids(document), REQUESTS[signal](), ignore_unknown_fields=True)
+        return request
     except json_format.ParseError as error:
         raise ValueError(str(error)) from error
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc.status_pb2 import Status
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from costapp.services.replay.messages import REQUESTS, from_json
 from costapp.services.replay.recording import Body
@@ -137,7 +137,7 @@ class GrpcSender:
 
     def _call(self, body: Body, plain: bytes) -> bytes:
         package, service = _GRPC_SERVICE[body.signal]
-        export = self._channel.unary_unary(_GRPC_PATH.format(package=package, service=service))
+        export: Any = self._channel.unary_unary(_GRPC_PATH.format(package=package, service=service))
         compression = grpc.Compression.Gzip if body.content_encoding != "identity" else grpc.Compression.NoCompression
         answer: bytes = export(plain, metadata=self._metadata, timeout=TIMEOUT_S, compression=compression)
         return answer

@@ -33,6 +33,7 @@ _COUNTS = {
     "cache_write": "gen_ai.usage.cache_write.input_tokens",
     "reasoning": "gen_ai.usage.reasoning.output_tokens",
 }
+_FLAGS = {SpanFlag.STREAM: "gen_ai.request.stream", SpanFlag.APP_CACHED: "litellm.cache_hit"}
 _WRAP = 1 << 64
 
 
@@ -72,13 +73,14 @@ def _write(wire: WireSpan, span: Span) -> None:
         if (value := getattr(facts, field)) is not None:
             attribute = wire.attributes.add()
             attribute.key, attribute.value.int_value = name, value
-    _write_timing(wire, facts)
+    _write_rest(wire, facts)
 
 
-def _write_timing(wire: WireSpan, facts: SpanFacts) -> None:
-    if facts.flags & SpanFlag.STREAM:
-        attribute = wire.attributes.add()
-        attribute.key, attribute.value.bool_value = "gen_ai.request.stream", True
+def _write_rest(wire: WireSpan, facts: SpanFacts) -> None:
+    for flag, name in _FLAGS.items():
+        if facts.flags & flag:
+            attribute = wire.attributes.add()
+            attribute.key, attribute.value.bool_value = name, True
     if facts.ttft_us is not None:
         attribute = wire.attributes.add()
         attribute.key, attribute.value.double_value = "gen_ai.response.time_to_first_chunk", facts.ttft_us / 1_000_000

@@ -4,9 +4,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from costapp.storage.reports.cells import Grain, Scope, filter_sql, params
+from costapp.storage.reports.cells import (
+    CHARGE_EXPRESSIONS,
+    CHARGES_IN_RANGE,
+    IN_RANGE,
+    Grain,
+    Scope,
+    filter_sql,
+    params,
+)
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.storage.reports.sql import Connection, run
+from costapp.storage.reports.sums import known_cost
 
 #: requests per histogram slot, per value of a dimension; None = all values
 Slots = Mapping[str | None, Mapping[int, int]]
@@ -25,7 +34,7 @@ class Session(NamedTuple):
 
     @property
     def known_cost_nano(self) -> int | None:
-        return None if self.requests == self.unpriced else self.cost_nano
+        return known_cost(self.cost_nano, self.unpriced)
 
 
 class User(NamedTuple):
@@ -37,7 +46,7 @@ class User(NamedTuple):
 
     @property
     def known_cost_nano(self) -> int | None:
-        return None if self.requests == self.unpriced else self.cost_nano
+        return known_cost(self.cost_nano, self.unpriced)
 
 
 def keeps_sessions(scope: Scope) -> bool:
@@ -49,8 +58,8 @@ def sessions_by_feature(conn: Connection, scope: Scope) -> dict[str, int]:
     if not keeps_sessions(scope):
         return {}
     sql = f"""select feature, sum(sessions)::bigint from activity_day
-        where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)} group by 1"""
-    return {feature: sessions for feature, sessions in run(conn, sql, params(scope))}
+        where {IN_RANGE}{filter_sql(scope)} group by 1"""
+    return dict(run(conn, sql, params(scope)))
 
 
 def keeps_latency(scope: Scope, by: str | None = None) -> bool:
@@ -81,7 +90,7 @@ def top_sessions(conn: Connection, scope: Scope, *, limit: int = 10) -> list[Ses
         select session_id, max(user_id), min(first_at), max(last_at), sum(requests)::bigint, sum(errors)::bigint,
                sum(unpriced)::bigint, sum(tokens)::bigint, sum(cost_nano)::bigint
         from session_day
-        where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)}
+        where {IN_RANGE}{filter_sql(scope)}
         group by 1 order by sum(cost_nano) desc, 1 limit %(limit)s"""
     return [Session._make(row) for row in run(conn, sql, params(scope, limit=limit))]
 
@@ -91,10 +100,10 @@ def top_sessions_of_user(conn: Connection, scope: Scope, *, limit: int = 10) -> 
     sql = f"""
         select session_id, max(user_id), min(start_at), max(start_at), count(*), count(error),
                count(*) - count(cost_nano),
-               sum(input_tokens + output_tokens + coalesce(cache_read_tokens, 0) + coalesce(reasoning_tokens, 0))::bigint,
+               sum({CHARGE_EXPRESSIONS["tokens"]})::bigint,
                coalesce(sum(cost_nano), 0)::bigint
         from charge
-        where project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s and session_id <> ''
+        where {CHARGES_IN_RANGE} and session_id <> ''
               {filter_sql(scope)}
         group by 1 order by sum(cost_nano) desc nulls last, 1 limit %(limit)s"""
     return [Session._make(row) for row in run(conn, sql, params(scope, limit=limit))]
@@ -104,7 +113,7 @@ def top_users(conn: Connection, scope: Scope, *, limit: int = 10) -> list[User]:
     sql = f"""
         select user_id, sum(requests)::bigint, sum(sessions)::bigint, sum(unpriced)::bigint, sum(cost_nano)::bigint
         from user_day
-        where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)}
+        where {IN_RANGE}{filter_sql(scope)}
               and user_id <> ''
         group by 1 order by sum(cost_nano) desc, 1 limit %(limit)s"""
     return [User._make(row) for row in run(conn, sql, params(scope, limit=limit))]

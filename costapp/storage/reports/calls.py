@@ -6,8 +6,9 @@ from uuid import UUID
 
 from costapp.core.ids import span_id_text
 from costapp.core.values import ChargeFlag
-from costapp.storage.reports.cells import CHARGE_EXPRESSIONS, Scope, filter_sql, params
+from costapp.storage.reports.cells import CHARGE_EXPRESSIONS, CHARGES_IN_RANGE, Scope, filter_sql, params
 from costapp.storage.reports.sql import Connection, run
+from costapp.storage.reports.sums import known_cost
 
 #: How many calls one page of the list reads at most before it says "search further back".
 SCAN_LIMIT = 20_000
@@ -64,8 +65,7 @@ COLUMNS = f"""start_at, day, trace_id, span_id, feature, user_id, session_id, te
     ({CHARGE_EXPRESSIONS["output_tokens"]} + {CHARGE_EXPRESSIONS["reasoning_tokens"]})::bigint,
     cost_nano, cost_status, usage_state, error, flags"""
 
-RANGE = """project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s
-    and day between (%(start)s at time zone 'UTC')::date and (%(end)s at time zone 'UTC')::date"""
+NEWEST_FIRST = "order by start_at desc, span_id desc"
 
 
 class Cursor(NamedTuple):
@@ -85,38 +85,22 @@ def newest_calls(
     conn: Connection, scope: Scope, *, only: str = "", before: Cursor | None = None, limit: int = 50
 ) -> CallPage:
     """One page, newest first. Reads at most SCAN_LIMIT calls, so a rare filter cannot hold the page."""
-    window = scope
-    keyset = ""
-    if before:
-        keyset = " and (start_at, span_id) < (%(before_at)s, %(before_span)s)"
-    condition = f" and {ONLY[only][1]}" if only in ONLY else ""
-    filtered = f"where true{filter_sql(scope)}{condition}"
+    keyset = " and (start_at, span_id) < (%(before_at)s, %(before_span)s)" if before else ""
     by_index = any(key in scope.filters for key in ("user", "session"))
-    inner = f"""select * from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ""}
-                order by start_at desc, span_id desc limit %(scan)s"""
-    values = params(
-        window,
-        scan=SCAN_LIMIT,
-        limit=limit + 1,
-        before_at=before.start_at if before else None,
-        before_span=before.span_id if before else None,
-    )
-    rows = [
-        CallRow._make(row)
-        for row in run(
-            conn,
-            f"select {COLUMNS} from ({inner}) window_of_calls {filtered} order by start_at desc, span_id desc limit %(limit)s",
-            values,
-        )
-    ]
+    where = CHARGES_IN_RANGE + keyset + (filter_sql(scope) if by_index else "")
+    condition = filter_sql(scope) + (f" and {ONLY[only][1]}" if only in ONLY else "")
+    sql = f"""
+        select {COLUMNS} from (
+            select * from charge where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
+        where true{condition} {NEWEST_FIRST} limit %(limit)s"""
+    at, span = before or (None, None)
+    values = params(scope, scan=SCAN_LIMIT, limit=limit + 1, before_at=at, before_span=span)
+    rows = [CallRow._make(row) for row in run(conn, sql, values)]
     if len(rows) > limit:
         last = rows[limit - 1]
         return CallPage(rows[:limit], Cursor(last.start_at, last.span_id), None)
-    edge = run(
-        conn,
-        f"select start_at, span_id from charge where {RANGE}{keyset}{filter_sql(scope) if by_index else ''} order by start_at desc, span_id desc offset %(scan)s - 1 limit 1",
-        values,
-    )
+    edge_sql = f"select start_at, span_id from charge where {where} {NEWEST_FIRST} offset %(scan)s - 1 limit 1"
+    edge = run(conn, edge_sql, values)
     if not edge:
         return CallPage(rows, None, None)
     return CallPage(rows, Cursor(*edge[0]), edge[0][0])
@@ -137,15 +121,17 @@ class SessionTotals(NamedTuple):
 
     @property
     def known_cost_nano(self) -> int | None:
-        return None if self.requests and self.requests == self.unpriced else self.cost_nano
+        return known_cost(self.cost_nano, self.unpriced)
 
 
 def session_totals(conn: Connection, project_id: int, session_id: str) -> SessionTotals:
     sql = f"""
-        select min(start_at), max(start_at + make_interval(secs => coalesce(duration_us, 0) / 1e6)), count(*), count(error),
-               count(*) - count(cost_nano), coalesce(sum({CHARGE_EXPRESSIONS["tokens"]}), 0)::bigint,
+        select min(start_at), max(start_at + make_interval(secs => coalesce(duration_us, 0) / 1e6)),
+               count(*), count(error), count(*) - count(cost_nano),
+               coalesce(sum({CHARGE_EXPRESSIONS["tokens"]}), 0)::bigint,
                coalesce(sum(cost_nano), 0)::bigint, count(distinct trace_id),
-               coalesce((array_agg(distinct feature))[1:8], '{{}}'), coalesce((array_agg(distinct user_id))[1:8], '{{}}'),
+               coalesce((array_agg(distinct feature))[1:8], '{{}}'),
+               coalesce((array_agg(distinct user_id))[1:8], '{{}}'),
                coalesce((array_agg(distinct model))[1:8], '{{}}')
         from charge where project_id = %(project_id)s and session_id = %(session_id)s and session_id <> ''"""
     return SessionTotals._make(run(conn, sql, {"project_id": project_id, "session_id": session_id})[0])
@@ -154,7 +140,8 @@ def session_totals(conn: Connection, project_id: int, session_id: str) -> Sessio
 def session_calls(conn: Connection, project_id: int, session_id: str, *, limit: int = 500) -> list[tuple[CallRow, int]]:
     """The first calls of a session in order, each with the cost up to and including it."""
     sql = f"""
-        select {COLUMNS}, coalesce(sum(cost_nano) over (order by start_at, trace_id, span_id rows unbounded preceding), 0)::bigint
+        select {COLUMNS}, coalesce(sum(cost_nano) over (
+            order by start_at, trace_id, span_id rows unbounded preceding), 0)::bigint
         from charge where project_id = %(project_id)s and session_id = %(session_id)s and session_id <> ''
         order by start_at, trace_id, span_id limit %(limit)s"""
     rows = run(conn, sql, {"project_id": project_id, "session_id": session_id, "limit": limit})
@@ -177,14 +164,12 @@ class Charge(NamedTuple):
             raise AttributeError(name) from None
 
 
-CHARGE_COLUMNS = (
-    "start_at, span_id, duration_us, cost_nano, input_nano, output_nano, day, input_tokens, output_tokens, rate_id, flags, cost_status, "
-    "usage_state, attribution_source, attempts, trace_id, ttft_us, cache_read_nano, cache_write_nano, other_nano, gpu_nano, "
-    "reported_nano, possible_nano, avoided_nano, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, "
-    "audio_in_tokens, audio_out_tokens, image_in_tokens, image_out_tokens, units, prompt_chars, output_chars, members, signal, "
-    "feature, user_id, session_id, team, environment, service, span_name, operation, provider, model, variant, prompt_version, "
-    "model_requested, service_tier, region, unit, error, finish_reason, usage_rule, reported_source"
-)
+CHARGE_COLUMNS = """
+    start_at, span_id, duration_us, cost_nano, input_nano, output_nano, day, input_tokens, output_tokens, rate_id,
+    flags, cost_status, usage_state, attribution_source, attempts, trace_id, ttft_us, cache_read_nano, cache_write_nano,
+    other_nano, gpu_nano, reported_nano, possible_nano, avoided_nano, members, signal, feature, user_id, session_id,
+    team, environment, service, span_name, operation, provider, model, variant, prompt_version, model_requested,
+    service_tier, region, unit, error, finish_reason, usage_rule, reported_source"""
 
 
 def trace_charges(conn: Connection, project_id: int, trace_id: UUID) -> list[Charge]:

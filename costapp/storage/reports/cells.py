@@ -94,6 +94,13 @@ ALL_USERS_MEASURES = _user_measures({"tokens": f"({TOKENS})"})
 MINUS_USERS_MEASURES = _user_measures({name: f"-{name}" for name in USER_DAY_KEEPS})
 
 
+#: The cells of a scope, but for its filters.
+IN_RANGE = "project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s"
+#: The charges of a scope, but for its filters. `day` (UTC) prunes partitions.
+CHARGES_IN_RANGE = """project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s
+    and day between (%(start)s at time zone 'UTC')::date and (%(end)s at time zone 'UTC')::date"""
+
+
 class Unanswerable(Exception):
     """The combination of split and filters would need every call of the range. The text is for people."""
 
@@ -163,21 +170,18 @@ def _rollup_table(scope: Scope) -> str:
 
 def _rollups(scope: Scope) -> str:
     return f"""(select bucket_at, {ROLLUP_DIMENSIONS}, {ROLLUP_MEASURES} from {_rollup_table(scope)}
-        where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)}) cells"""
+        where {IN_RANGE}{filter_sql(scope)}) cells"""
 
 
 def _user_days(scope: Scope) -> str:
     """``user_day`` holds calls that name a user; what a day holds beyond them is the user ''."""
-    where = (
-        f"""where project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s{filter_sql(scope)}"""
-    )
+    where = f"where {IN_RANGE}{filter_sql(scope)}"
     return f"""(select bucket_at, user_id, feature, {USER_DAY_MEASURES} from user_day {where}
         union all select bucket_at, '', feature, {ALL_USERS_MEASURES} from rollup_day {where}
         union all select bucket_at, '', feature, {MINUS_USERS_MEASURES} from user_day {where}) cells"""
 
 
 def _charges(scope: Scope) -> str:
-    # `day` (UTC) prunes partitions; the user or session index finds the rows
+    # the user or session index finds the rows
     return f"""(select start_at as bucket_at, {CHARGE_DIMENSIONS}, {CHARGE_MEASURES} from charge
-        where project_id = %(project_id)s and day between (%(start)s at time zone 'UTC')::date and (%(end)s at time zone 'UTC')::date
-        and start_at >= %(start)s and start_at < %(end)s{filter_sql(scope)}) cells"""
+        where {CHARGES_IN_RANGE}{filter_sql(scope)}) cells"""

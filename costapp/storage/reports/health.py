@@ -1,9 +1,10 @@
 """Data health: what arrived, what was refused and why, what waits, and how much of it is explained."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
+from uuid import UUID
 
-from costapp.storage.reports.cells import Scope, params, source
+from costapp.storage.reports.cells import Grain, Scope, params, source
 from costapp.storage.reports.sql import Connection, run
 from costapp.storage.reports.sums import ratio
 
@@ -60,15 +61,33 @@ class Arrival(NamedTuple):
     features: list[str]
 
 
-INGEST_SUMS = "sum(requests)::bigint, sum(received)::bigint, sum(stored)::bigint, sum(duplicates)::bigint, sum(rejected)::bigint, sum(bytes)::bigint"
+class OddTrace(NamedTuple):
+    """A trace that could not be resolved, or only span by span."""
+
+    day: date
+    trace_id: UUID
+    kind: str  #: failed | oversize
+    at: datetime
+    detail: str
+
+
+class SelfCheck(NamedTuple):
+    """One invariant of the ledger in its last run."""
+
+    run_at: datetime
+    name: str
+    invariant: str
+    differences: int
+
+
+COUNTS = ("requests", "received", "stored", "duplicates", "rejected", "bytes")
+INGEST_SUMS = ", ".join(f"sum({name})::bigint" for name in COUNTS)
 INGEST_RANGE = "project_id = %(project_id)s and at >= %(start)s and at < %(end)s"
 
 
 def ingest(conn: Connection, scope: Scope) -> list[Ingest]:
     """Per bucket by time of arrival, preceded by the whole range."""
-    edge = (
-        "date_trunc('day', at, %(time_zone)s)" if scope.grain.value == "1 day" else "date_bin(%(step)s, at, %(start)s)"
-    )
+    edge = "date_trunc('day', at, %(time_zone)s)" if scope.grain is Grain.DAY else "date_bin(%(step)s, at, %(start)s)"
     sql = f"""select {edge}, {INGEST_SUMS} from ingest_log where {INGEST_RANGE}
               group by grouping sets ((1), ()) order by 1 nulls first"""
     rows = [Ingest(row[0], *(amount or 0 for amount in row[1:])) for row in run(conn, sql, params(scope))]
@@ -88,7 +107,8 @@ def services(conn: Connection, scope: Scope, *, limit: int = 50) -> list[Service
         with calls as (
             select service, sum(requests)::bigint as requests, sum(unpriced)::bigint as unpriced,
                    coalesce(sum(requests) filter (where feature = ''), 0)::bigint as unattributed,
-                   sum(usage_unknown)::bigint as usage_unknown, sum(errors)::bigint as errors, sum(tokens)::bigint as tokens
+                   sum(usage_unknown)::bigint as usage_unknown, sum(errors)::bigint as errors,
+                   sum(tokens)::bigint as tokens
             from {source(scope)} group by 1),
         metered as (
             select service, sum(case when is_delta then tokens else grown end)::bigint as tokens from (
@@ -123,7 +143,25 @@ def arrival(conn: Connection, project_id: int, *, since: datetime) -> Arrival:
         calls as (
             select count(*) as requests, coalesce((array_agg(distinct service))[1:5], '{}') as services,
                    coalesce((array_agg(distinct feature) filter (where feature <> ''))[1:5], '{}') as features
-            from (select service, feature from charge where project_id = %(project_id)s and start_at >= %(since)s limit 1000) found)
+            from (select service, feature from charge
+                  where project_id = %(project_id)s and start_at >= %(since)s limit 1000) found)
         select log.received, log.stored, log.rejected, log.last_at, calls.requests, calls.services, calls.features
         from log, calls"""
     return Arrival._make(run(conn, sql, {"project_id": project_id, "since": since})[0])
+
+
+def odd_traces(conn: Connection, project_id: int, *, limit: int = 20) -> list[OddTrace]:
+    sql = """select day, trace_id, kind, at, detail from odd_trace where project_id = %(project_id)s
+             order by at desc limit %(limit)s"""
+    return [OddTrace._make(row) for row in run(conn, sql, {"project_id": project_id, "limit": limit})]
+
+
+def self_check(conn: Connection, project_id: int) -> list[SelfCheck]:
+    """The last run over the whole ledger; differences are counted for this project and for rows of none."""
+    sql = """
+        select run_at, name, invariant,
+               case when differences = 0 then 0 else (
+                   select count(*) from jsonb_array_elements(shown) item
+                   where coalesce((item ->> 'project_id')::int, %(project_id)s) = %(project_id)s) end
+        from costapp_ledgercheck where run_at = (select max(run_at) from costapp_ledgercheck) order by id"""
+    return [SelfCheck._make(row) for row in run(conn, sql, {"project_id": project_id})]

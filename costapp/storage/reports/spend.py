@@ -6,7 +6,7 @@ from typing import NamedTuple
 from costapp.storage.reports.cells import Scope, bucket, params, source
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.storage.reports.sql import Connection, run
-from costapp.storage.reports.sums import MEASURES, Sums
+from costapp.storage.reports.sums import MEASURES, Sums, known_cost
 
 SUMS = ", ".join(f"sum({name})::bigint" for name in MEASURES)
 CURRENT_SUMS = ", ".join(
@@ -40,7 +40,7 @@ class Point(NamedTuple):
 
     @property
     def known_cost_nano(self) -> int | None:
-        return None if self.requests and self.requests == self.unpriced else self.cost_nano
+        return known_cost(self.cost_nano, self.unpriced)
 
 
 class Contributor(NamedTuple):
@@ -49,6 +49,10 @@ class Contributor(NamedTuple):
     requests: int
     unpriced: int
     distinct: int
+
+    @property
+    def known_cost_nano(self) -> int | None:
+        return known_cost(self.cost_nano, self.unpriced)
 
 
 def split(conn: Connection, scope: Scope, by: str, *, before: datetime | None, limit: int = 200) -> SplitTable:

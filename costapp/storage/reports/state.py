@@ -23,7 +23,7 @@ class State(NamedTuple):
 
 
 class ModelGap(NamedTuple):
-    """A model with calls that carry no price, or no usage."""
+    """A model with calls that carry no price, or no usage; `tokens` are the unpriced ones."""
 
     provider: str
     model: str
@@ -55,17 +55,17 @@ def first_day(conn: Connection, project_id: int) -> datetime | None:
 
 
 def unpriced_models(conn: Connection, scope: Scope, *, limit: int = 50) -> list[ModelGap]:
-    """Models whose calls carry no price although their usage is known, most calls first."""
-    return _gaps(conn, scope, "greatest(unpriced - usage_unknown, 0)", limit)
+    """Models with tokens that carry no price: their usage is known, a rate is missing. Most calls first."""
+    return _gaps(conn, scope, "unpriced", "sum(tokens) > sum(priced_tokens)", limit)
 
 
 def models_without_usage(conn: Connection, scope: Scope, *, limit: int = 50) -> list[ModelGap]:
-    """Models whose calls came without usable token counts, most calls first."""
-    return _gaps(conn, scope, "usage_unknown", limit)
+    """Models whose calls came without usable token counts, failed calls included. Most calls first."""
+    return _gaps(conn, scope, "usage_unknown", "sum(usage_unknown) > 0", limit)
 
 
-def _gaps(conn: Connection, scope: Scope, requests: str, limit: int) -> list[ModelGap]:
+def _gaps(conn: Connection, scope: Scope, requests: str, having: str, limit: int) -> list[ModelGap]:
     sql = f"""
         select provider, model, sum({requests})::bigint, sum(tokens - priced_tokens)::bigint
-        from {source(scope)} group by 1, 2 having sum({requests}) > 0 order by 3 desc, 1, 2 limit %(limit)s"""
+        from {source(scope)} group by 1, 2 having {having} order by 3 desc, 1, 2 limit %(limit)s"""
     return [ModelGap._make(row) for row in run(conn, sql, params(scope, limit=limit))]

@@ -15,6 +15,11 @@ def per(amount_nano: int | None, count: int | None, scale: int = 1) -> int | Non
     return (2 * amount_nano * scale + count) // (2 * count)
 
 
+def known_cost(cost_nano: int | None, unpriced: int) -> int | None:
+    """None instead of a zero that only says that nothing carries a price."""
+    return None if unpriced and not cost_nano else cost_nano
+
+
 class Sums(NamedTuple):
     """Sums over cells, in the column order of ``MEASURES``. None = this source does not keep it."""
 
@@ -48,8 +53,7 @@ class Sums(NamedTuple):
 
     @property
     def known_cost_nano(self) -> int | None:
-        """The cost, or None when there were requests and not one of them carries a price."""
-        return None if self.requests and not self.priced else self.cost_nano
+        return known_cost(self.cost_nano, self.unpriced)
 
     @property
     def coverage(self) -> float | None:
@@ -62,7 +66,7 @@ class Sums(NamedTuple):
     @property
     def cost_per_1k_nano(self) -> int | None:
         """Per 1,000 *priced* requests: an unpriced request must not make the rest look cheaper."""
-        return per(self.cost_nano, self.priced, 1000)
+        return per(self.known_cost_nano, self.priced, 1000)
 
     @property
     def tokens_per_request(self) -> float | None:

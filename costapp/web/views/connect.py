@@ -16,17 +16,13 @@ from costapp.web.page import frame, show
 from costapp.web.snippets import KEY_PLACEHOLDER, RECIPES, quick_start
 
 ATTRIBUTES = (
-    (
-        "Feature",
-        "feature",
-        "gen_ai.feature, app.feature, langfuse.trace.name, ai.telemetry.metadata.feature, metadata JSON",
-    ),
-    ("User", "user.id", "enduser.id, langfuse.user.id, ai.telemetry.metadata.userId"),
-    ("Session", "session.id", "gen_ai.conversation.id, langfuse.session.id, thread.id"),
-    ("Team", "team", "service.namespace as a resource attribute"),
+    ("Feature", "app.feature", "feature, feature.name; else the name of the workflow or agent"),
+    ("User", "user.id", "enduser.id, langfuse.user.id, user_id"),
+    ("Session", "session.id", "langfuse.session.id, session_id; else gen_ai.conversation.id"),
+    ("Team", "team.id", "team.name, app.team, team"),
     ("Environment", "deployment.environment.name", "deployment.environment, langfuse.environment"),
-    ("Variant", "variant", "experiment.variant, feature_flag.variant"),
-    ("Prompt version", "prompt.version", "langfuse.observation.prompt.version"),
+    ("Variant", "app.variant", "variant, experiment.variant"),
+    ("Prompt version", "app.prompt_version", "prompt.version, gen_ai.prompt.version"),
 )
 MOST_LIVE_KEYS = 20
 LOOK_BACK = timedelta(minutes=15)
@@ -34,11 +30,11 @@ LOOK_BACK = timedelta(minutes=15)
 
 def endpoint(visit: Visit) -> str:
     """Where apps send to: the setting, else this host on the collectors' port."""
-    if configured := getattr(settings, "OTLP_PUBLIC_ENDPOINT", ""):
-        return configured
+    if settings.OTLP_PUBLIC_URL:
+        return str(settings.OTLP_PUBLIC_URL).rstrip("/")
     host = visit.request.get_host()
     name = host[: host.index("]") + 1] if host.startswith("[") else host.partition(":")[0]
-    return f"{visit.request.scheme}://{name}:{getattr(settings, 'OTLP_HTTP_PORT', 4318)}"
+    return f"{visit.request.scheme}://{name}:{settings.OTLP_HTTP_PORT}"
 
 
 @project_page()

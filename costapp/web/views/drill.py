@@ -66,11 +66,6 @@ class Bar(NamedTuple):
         """Of a drawing 1,000 wide."""
         return round((self.share or 0) * 1000)
 
-    @property
-    def known_cost_nano(self) -> int | None:
-        found = self.contributor
-        return None if found.requests and found.requests == found.unpriced else found.cost_nano
-
 
 @project_page()
 def drill(visit: Visit, dimension: str) -> HttpResponse:

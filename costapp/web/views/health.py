@@ -1,9 +1,11 @@
 """Data health: is everything arriving, is it attributed and priced, and what to do where it is not."""
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.http import HttpResponse
 
+from costapp.storage.rates import catalogue_age
 from costapp.storage.reports import health as reports
 from costapp.storage.reports import state as states
 from costapp.storage.reports.cells import bucket_starts
@@ -15,6 +17,8 @@ from costapp.web.page import default_preset, frame, project_state, show, view_of
 from costapp.web.reasons import advice
 
 SLOW_QUEUE_S = 60
+OLD_CATALOGUE = timedelta(days=45)
+OLD_SELF_CHECK = timedelta(days=2)
 
 
 class Check(NamedTuple):
@@ -34,6 +38,7 @@ def health(visit: Visit) -> HttpResponse:
     conn = visit.conn
     buckets = reports.ingest(conn, scope)
     total, queue, services = buckets[0], reports.queue(conn, visit.project.pk), reports.services(conn, scope)
+    ledger = reports.self_check(conn, visit.project.pk)
     axis = charts.TimeAxis(bucket_starts(scope), view.period.end, scope.grain, visit.zone, visit.now)
     context = frame(
         visit,
@@ -48,7 +53,9 @@ def health(visit: Visit) -> HttpResponse:
         reasons=[(row, advice(row.reason)) for row in reports.reasons(conn, scope)],
         gaps=states.unpriced_models(conn, scope),
         silent=states.models_without_usage(conn, scope),
-        checks=checks(visit, total, queue, services),
+        checks=[*checks(visit, total, queue, services), catalogue_check(visit), ledger_check(visit, ledger)],
+        ledger=ledger,
+        odd=reports.odd_traces(conn, visit.project.pk),
         figure=_figure(buckets[1:], axis),
         ingest_rows=buckets[1:],
     )
@@ -92,7 +99,7 @@ def _arrival(total: reports.Ingest, requests: int) -> Check:
         return Check(
             "good",
             "These calls did not come through the collectors",
-            f"{fmt.count(requests)} calls were written directly, as demo data is, or their arrival is no longer logged.",
+            f"{fmt.count(requests)} calls were written directly, as demo data is, or their log has expired.",
             "",
         )
     if not total.received:
@@ -121,7 +128,8 @@ def _arrival(total: reports.Ingest, requests: int) -> Check:
 def _queue(visit: Visit, queue: reports.Queue) -> Check:
     oldest = min((at for at in (queue.oldest_trace_at, queue.oldest_cell_at) if at), default=None)
     age_s = (visit.now - oldest).total_seconds() if oldest else 0
-    waiting = f"{fmt.count(queue.traces)} traces and {fmt.count(queue.cells)} cells wait, the oldest for {fmt.duration(max(0, age_s) * 1e6)}."
+    longest = fmt.duration(max(0, age_s) * 1e6)
+    waiting = f"{fmt.count(queue.traces)} traces and {fmt.count(queue.cells)} cells wait, the oldest for {longest}."
     if age_s > SLOW_QUEUE_S:
         return Check(
             "bad",
@@ -168,3 +176,28 @@ def _usage(requests: int, unknown: int) -> Check:
             "Streams need their usage switched on: see the models below.",
         )
     return Check("good", "Every request states its usage", "", "")
+
+
+def catalogue_check(visit: Visit) -> Check:
+    found = catalogue_age(visit.conn)
+    if found is None or found.imported_at is None:
+        return Check("bad", "No price catalogue", "Nothing can be priced.", "Run manage.py import_prices.")
+    age = fmt.ago(found.imported_at, visit.now)
+    words = f"{found.name} {found.version}, {fmt.count(found.rate_sets)} rates, imported {age}."
+    if visit.now - found.imported_at > OLD_CATALOGUE:
+        return Check("warn", "The price catalogue is old", words, "Update Costapp, or run manage.py import_prices.")
+    return Check("good", "The price catalogue is current", words, "")
+
+
+def ledger_check(visit: Visit, found: list[reports.SelfCheck]) -> Check:
+    if not found:
+        todo = "It runs every night; manage.py verify_ledger runs it now."
+        return Check("warn", "The ledger has not checked itself yet", "", todo)
+    broken = [check for check in found if check.differences]
+    when = fmt.ago(found[0].run_at, visit.now)
+    if broken:
+        words = f"{len(broken)} of {len(found)} invariants do not hold, {when}: {broken[0].invariant}"
+        return Check("bad", "The self-check found differences", words, "Do not trust totals until it is understood.")
+    if visit.now - found[0].run_at > OLD_SELF_CHECK:
+        return Check("warn", "The last self-check is old", f"It ran {when}.", "Check that beat and a worker run.")
+    return Check("good", "The ledger adds up", f"All {len(found)} invariants held {when}.", "")

@@ -6,6 +6,7 @@ from django.http import HttpResponse
 
 from costapp.storage.reports import state as states
 from costapp.storage.reports.cells import Scope, Unanswerable, needs_charges
+from costapp.storage.reports.health import self_check
 from costapp.storage.reports.state import ModelGap, State
 from costapp.storage.reports.sums import Sums, ratio
 from costapp.web import format as fmt
@@ -13,6 +14,7 @@ from costapp.web.access import Visit, project_page
 from costapp.web.filters import View
 from costapp.web.page import default_preset, frame, project_state, show, view_of
 from costapp.web.splits import ROWS_EXPORTED, ROWS_SHOWN, SPLITS, Report, export, report, split_context, switch_context
+from costapp.web.views.health import catalogue_check, ledger_check
 
 UNATTRIBUTED_WORTH_SAYING = 0.05
 
@@ -42,9 +44,9 @@ def overview(visit: Visit) -> HttpResponse:
         return show(visit, "overview.html", _frame(visit, view, found, by) | {"unanswerable": str(problem)})
     if kind in {"csv", "json"}:
         return export(kind, data)
-    gaps = unpriced_gaps(visit, scope, data.total.now)
+    gaps = [] if needs_charges(scope) else unpriced_gaps(visit, scope, data.total.now)
     context = _frame(visit, view, found, by) | split_context(visit, view, data)
-    context |= {"matters": matters(data, gaps), **_unattributed_figures(data)}
+    context |= {"matters": matters(data, gaps) + machine_matters(visit), **_unattributed_figures(data)}
     return show(visit, "overview.html", context)
 
 
@@ -59,39 +61,37 @@ def _unattributed_figures(data: Report) -> dict[str, Any]:
 
 
 def unpriced_gaps(visit: Visit, scope: Scope, total: Sums) -> list[ModelGap]:
-    """Asked only when something is unpriced: most pages of a healthy project save the statement."""
-    worth = total.unpriced > (total.usage_unknown or 0) and not needs_charges(scope)
-    return states.unpriced_models(visit.conn, scope, limit=5) if worth else []
+    """Asked only when tokens are unpriced: most pages of a healthy project save the statement."""
+    missing = (total.tokens or 0) > (total.priced_tokens or 0) if total.priced_tokens is not None else total.unpriced
+    return states.unpriced_models(visit.conn, scope) if missing else []
 
 
 def matters(data: Report, gaps: list[ModelGap]) -> list[Matter]:
     """Only what is true of the figures on the page."""
     total, found = data.total.now, []
     if gaps:
-        names = ", ".join(gap.model or "(model not stated)" for gap in gaps[:3]) + (
-            " and others" if len(gaps) > 3 else ""
-        )
-        count = total.unpriced - (total.usage_unknown or 0)
-        found.append(
-            Matter(
-                "bad",
-                f"{fmt.count(count)} requests carry no price ({names}): their cost is missing from every total here.",
-                "health",
-                "See unpriced models",
-            )
-        )
+        found.append(Matter("bad", _unpriced_words(gaps), "health", "See unpriced models"))
     if total.usage_unknown:
-        found.append(
-            Matter(
-                "warn",
-                f"{fmt.count(total.usage_unknown)} requests came without token counts, so they cannot be priced.",
-                "health",
-                "See why",
-            )
+        share = fmt.percent(ratio(total.usage_unknown, total.requests))
+        text = (
+            f"{fmt.count(total.usage_unknown)} requests ({share}) came without token counts: failed, or not reported."
         )
+        found.append(Matter("warn", text, "health", "See which"))
     if data.by == "feature":
         found += _unattributed(data)
     return found
+
+
+def _unpriced_words(gaps: list[ModelGap]) -> str:
+    names = ", ".join(gap.model or "(model not stated)" for gap in gaps[:3]) + (" and others" if len(gaps) > 3 else "")
+    requests = fmt.count(sum(gap.requests for gap in gaps))
+    return f"{requests} requests to {names} carry no price: their cost is missing from every total here."
+
+
+def machine_matters(visit: Visit) -> list[Matter]:
+    """What Costapp itself must own up to."""
+    checks = (ledger_check(visit, self_check(visit.conn, visit.project.pk)), catalogue_check(visit))
+    return [Matter(c.level, f"{c.title}. {c.words}", "health", "See Data health") for c in checks if c.level == "bad"]
 
 
 def _unattributed(data: Report) -> list[Matter]:
