@@ -58,11 +58,13 @@ _BUCKETS: Mapping[str, tuple[str, ...]] = {
     "output": ("output", "output_text"),
     "cache_read": ("input_cached_tokens", "input_cache_read", "cache_read_input_tokens", "input_cached",
                    "cached_input"),
-    "cache_write": ("input_cache_creation", "cache_creation_input_tokens", "input_cache_write",
-                    "input_cache_creation_5m", "input_cache_creation_1h"),
-    # Parts of the cache writes, so neither adds to them.
-    "cache_write_1h": ("input_cache_creation_1h", "cache_creation_ephemeral_1h_input_tokens",
-                       "input_ephemeral_1h_input_tokens"),
+    "cache_write": (
+        "input_cache_creation", "cache_creation_input_tokens", "input_cache_write", "input_cache_creation_5m",
+        "input_cache_creation_1h", "input_ephemeral_5m_input_tokens", "input_ephemeral_1h_input_tokens",
+    ),
+    "cache_write_1h": (
+        "input_cache_creation_1h", "input_ephemeral_1h_input_tokens", "cache_creation_ephemeral_1h_input_tokens",
+    ),
     "reasoning": ("output_reasoning", "output_reasoning_tokens", "reasoning_tokens"),
     "audio_in": ("input_audio", "input_audio_tokens"),
     "audio_out": ("output_audio", "output_audio_tokens"),

@@ -15,7 +15,7 @@ import msgspec
 from costapp.core import patterns
 from costapp.core.attribution import Trace, attribute
 from costapp.core.errors import error_class
-from costapp.core.merge import Leaf, group
+from costapp.core.merge import Leaf, ScopeKey, group
 from costapp.core.meters import Reading, input_total, output_total, read
 from costapp.core.providers import Provider, at_host, provider_of
 from costapp.core.token_rules import DEFAULT, TokenRules
@@ -25,7 +25,6 @@ _CALL, _AGGREGATE, _MAYBE = int(Role.CALL), int(Role.AGGREGATE), int(Role.MAYBE)
 _EVENT = int(Signal.EVENT)
 _UNKNOWN, _REPORTED = int(UsageState.UNKNOWN), int(UsageState.REPORTED)
 _ESTIMATED = int(UsageState.ESTIMATED)
-_LATE = int(SpanFlag.LATE_RESULT)
 _TIME_FLAGS = int(SpanFlag.TIME_INVALID | SpanFlag.TIME_OUT_OF_RANGE)
 _GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
 #: SpanFlag -> ChargeFlag, for those that describe the call.
@@ -169,7 +168,7 @@ def _is_simple(leaves: Sequence[Leaf]) -> bool:
     ids = set()
     for leaf in leaves:
         facts = leaf.span.facts
-        if leaf.scope != scope or facts.flags & _LATE or leaf.trace.above(leaf.span).holder:
+        if leaf.scope != scope or leaf.scope[2] or leaf.trace.above(leaf.span).holder:
             return False
         if facts.response_id:
             if facts.response_id in ids:
@@ -310,9 +309,9 @@ def _attempts(members: Sequence[Leaf]) -> int:
     resends = max(leaf.span.facts.resends or 0 for leaf in members)
     if len(members) < 3:
         return 1 + resends
-    per_scope: dict[tuple[str, int], int] = {}
+    per_scope: dict[ScopeKey, int] = {}
     for leaf in members:
-        if not leaf.span.facts.flags & _LATE:
+        if not leaf.scope[2]:
             per_scope[leaf.scope] = per_scope.get(leaf.scope, 0) + 1
     return max(max(per_scope.values(), default=1), 1 + resends)
 

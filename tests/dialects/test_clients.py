@@ -289,6 +289,32 @@ def test_logfire_streams_are_one_call_of_a_request_and_a_later_log() -> None:
     assert only(root, *logfire_pair(app, root, usage=False)).usage_state == UsageState.UNKNOWN
 
 
+def test_a_logfire_stream_without_anything_around_it_is_one_call_in_two_traces() -> None:
+    app = Client("logfire")
+    prompt = {"gen_ai.input.messages": '[{"role":"user","parts":[{"type":"text","content":"Say hello"}]}]'}
+    request, result = (
+        app.span(
+            "x",
+            {**CHAT, **prompt, "request_data": '{"model":"gpt-4o","stream":true}', **more},
+            at=at,
+            scope="logfire.openai",
+            trace=trace * 16,
+        )
+        for trace, at, more in ((b"a", 1, {}), (b"b", 3, {"logfire.span_type": "log", **USED}))
+    )
+    found = only(request, result)
+    assert (found.span_id, found.usage.input, found.members) == (request.span_id, 642, 2)
+    assert len(resolve([request, request._replace(trace_id=b"c" * 16)])) == 2
+
+
+def test_a_logfire_result_written_elsewhere_in_the_trace_finds_its_request() -> None:
+    app = Client("logfire")
+    root = app.span("handle", lasts=9)
+    inner = app.span("inner", parent=root, lasts=1)
+    request, result = logfire_pair(app, inner)
+    assert len(resolve([root, inner, request, result._replace(parent_id=root.span_id)])) == 1
+
+
 def test_two_logfire_streams_after_each_other_are_two_calls() -> None:
     app = Client("logfire")
     root = app.span("handle", lasts=9)
@@ -738,6 +764,18 @@ def test_langfuse_langchain_callback_writes_disjoint_buckets() -> None:
     )
     assert (input_total(found.usage), output_total(found.usage)) == (1240, 700)
     assert (found.usage.cache_read, found.usage.reasoning) == (1152, 600)
+
+
+def test_langfuse_langchain_anthropic_splits_cache_writes_by_lifetime() -> None:
+    app = Client("langfuse-sdk")
+    document = (
+        '{"input":33,"output":101,"total":2194,"input_cache_read":1800,"input_cache_creation":0,'
+        '"input_ephemeral_5m_input_tokens":60,"input_ephemeral_1h_input_tokens":200}'
+    )
+    found = only(
+        app.span("g", {"langfuse.observation.type": "generation", "langfuse.observation.usage_details": document})
+    )
+    assert found.usage[:5] == (33, 1800, 60, 200, 101)
 
 
 def test_langfuse_raw_responses_object_is_inclusive_and_a_raw_anthropic_one_is_not() -> None:
