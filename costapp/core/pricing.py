@@ -30,6 +30,8 @@ REFUSED_ERRORS = frozenset({
 CHARS_PER_TOKEN = 2
 #: ... and this many tokens where no size is known at all.
 ASSUMED_TOKENS = 4096
+#: At least this many, for what no size shows: system prompts, tool schemas, hidden reasoning.
+UNSEEN_TOKENS = 1024
 
 #: A billion dollars: more is a made-up number, and would not fit a bigint when summed.
 MAX_POSSIBLE_NANO = 10**18
@@ -431,8 +433,8 @@ def _by_policy(call: Call, priced: Priced) -> Priced:
 def possible_usage(call: Call) -> Usage:
     """A generous guess at what a call with unknown usage may have used, per attempt.
 
-    Uncached; two characters per token where sizes are known, else ASSUMED_TOKENS. The output of a
-    failed call is not known, so it is assumed too.
+    Uncached; two characters per token where sizes are known but not less than UNSEEN_TOKENS, else
+    ASSUMED_TOKENS. The output of a failed call is not known, so it is assumed too.
     """
     output_known = call.output_chars is not None and not call.error
     return Usage(
@@ -442,7 +444,7 @@ def possible_usage(call: Call) -> Usage:
 
 
 def _tokens(chars: int | None) -> int:
-    return ASSUMED_TOKENS if chars is None else -(-chars // CHARS_PER_TOKEN)
+    return ASSUMED_TOKENS if chars is None else max(-(-chars // CHARS_PER_TOKEN), UNSEEN_TOKENS)
 
 
 def _possible_nano(call: Call, rates: CompiledRates) -> int:

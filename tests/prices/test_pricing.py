@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costapp.core.model_names import CatalogueProvider, Names
-from costapp.core.pricing import ASSUMED_TOKENS, RateBook, _matches, _price_lines, _price_text
+from costapp.core.pricing import ASSUMED_TOKENS, UNSEEN_TOKENS, RateBook, _matches, _price_lines, _price_text
 from costapp.core.rates import BEGINNING_NS, CompiledRates, RateSet
 from costapp.core.values import Call, ChargeFlag, CostStatus, Usage, UsageState
 from tests.prices.factories import a_call, a_rate_set, ns, usd
@@ -167,10 +167,10 @@ def test_a_meter_without_any_price_beside_priced_ones_makes_an_estimate() -> Non
 
 
 def test_unknown_usage_is_unpriced_with_an_upper_bound() -> None:
-    call = a_call(usage=Usage(), usage_state=UsageState.UNKNOWN, prompt_chars=2001, output_chars=400)
+    call = a_call(usage=Usage(), usage_state=UsageState.UNKNOWN, prompt_chars=4001, output_chars=400)
     priced = RateBook([a_rate_set()]).price(call)
     assert (priced.status, priced.cost_nano) == (CostStatus.UNPRICED, None)
-    assert priced.possible_nano == 1001 * 2_500 + 200 * 10_000
+    assert priced.possible_nano == 2001 * 2_500 + UNSEEN_TOKENS * 10_000
 
 
 def test_a_failed_call_counts_every_attempt_and_an_assumed_output() -> None:
