@@ -225,7 +225,7 @@ class Recogniser:
             return cache[key]
         if len(cache) >= _MAX_KEYS:
             cache.clear()
-        rule = cache[key] = self._part_rule(key) or attribution.by_pattern(key)
+        rule = cache[key] = self._part_rule(key) or gateways.raw_response(key) or attribution.by_pattern(key)
         return rule
 
     def _part_rule(self, key: str) -> Rule | None:
