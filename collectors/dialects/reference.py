@@ -2,7 +2,7 @@
 
 import sys
 
-from collectors.dialects import attribution, content
+from collectors.dialects import attribution, content, gateways
 from collectors.dialects.recogniser import BUILT_IN
 
 #: Canonical field -> (heading, slots of the tables that end up in it). In the order of the page.
@@ -82,6 +82,7 @@ def _fields() -> list[str]:
     for heading, slots in FIELDS.items():
         names = [name for name, rule in BUILT_IN.items() if set(rule.slots) & set(slots) and name not in _SAID]
         rows.append(_row(heading, names))
+    rows.append(_row("the provider's own response (LiteLLM)", gateways.LITELLM_RAW))
     return [*rows, ""]
 
 
