@@ -358,6 +358,9 @@ def test_logfire_openai_agents_repeats_usage_on_turns_and_tasks() -> None:
     turn = app.span("Turn 1", {"usage": '{"input_tokens":642,"output_tokens":45}'}, task, lasts=8)
     found = only(task, turn, app.span("Responses API with 'gpt-4o'", {**CHAT, **USED}, turn, at=1))
     assert found.usage.input == 642
+    document = '{"requests":1,"input_tokens":642,"output_tokens":45,"input_tokens_details":{"cached_tokens":512}}'
+    chat = app.span("Chat completion with 'gpt-4o'", {**CHAT, **USED, "usage": document}, turn, at=1)
+    assert only(task, turn, chat).usage[:2] == (130, 512), "of chat completions only this document has the cached part"
 
 
 # --- OpenInference, OpenLLMetry, OpenLIT ------------------------------------------------------------------------
