@@ -197,7 +197,7 @@ def _by_nesting(ordered: Sequence[Leaf]) -> list[Leaf]:
     for leaf in ordered:
         holder = leaf.trace.above(leaf.span).holder
         outer = by_place.get((leaf.span.trace_id, holder)) if holder else None
-        if outer is not None and outer is not leaf and leaf.scope[1] != _EVENT:
+        if outer is not None and leaf.scope[1] != _EVENT and _within(outer, leaf):
             held.setdefault(id(outer), (outer, []))[1].append(leaf)
     aggregates: dict[int, Leaf] = {}
     for outer, inner in sorted(held.values(), key=lambda pair: pair[0].key, reverse=True):  # the innermost first
@@ -209,6 +209,16 @@ def _by_nesting(ordered: Sequence[Leaf]) -> list[Leaf]:
             if id(leaf) not in aggregates:
                 _join(outer, leaf)
     return list(aggregates.values())
+
+
+def _within(outer: Leaf, leaf: Leaf) -> bool:
+    """The inner call began before the outer one ended: a span left current makes later calls its children.
+
+    Clocks of two services may differ by more than a call lasts, so there the link alone decides.
+    """
+    if outer is leaf:
+        return False
+    return leaf.start_ns <= outer.end_ns + SLACK_NS or leaf.span.facts.service != outer.span.facts.service
 
 
 def _calls_among(inner: Sequence[Leaf]) -> int:
