@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
-import msgspec
 import psycopg
 
-from costapp.core.values import Span, SpanFacts
+from costapp.core.values import Span
 from costapp.storage.arrays import bigints, uuids
+from costapp.storage.facts import decode_facts
 
 #: A trace with more spans than this on one day is resolved span by span (settings: docs/operations.md).
 SPANS_PER_TRACE = 10_000
@@ -19,7 +19,6 @@ PAGE_ROWS = 4 * SPANS_PER_TRACE
 #: What one trace sent on one UTC day.
 Node = tuple[date, bytes]
 
-_decode = msgspec.msgpack.Decoder(SpanFacts).decode
 
 
 class NodeSpans(NamedTuple):
@@ -70,7 +69,7 @@ def _collect(
                 break
             current = trace_id
             node = found[(day, trace_id)] = NodeSpans([], set())
-        node.spans.append(Span(trace_id, span_id, parent_id, start_ns, _decode(facts)))
+        node.spans.append(Span(trace_id, span_id, parent_id, start_ns, decode_facts(facts)))
         if response_hash:
             node.response_hashes.add(response_hash)
     for key, value in found.items():
@@ -91,7 +90,7 @@ def load_spans_after(
     day, trace_id = node
     rows = conn.cursor(binary=True).execute(_SPANS_AFTER, (project_id, day, trace_id.hex(), after, limit))
     return [
-        Span(key, span_id, parent_id, start_ns, _decode(facts)) for key, span_id, parent_id, start_ns, facts in rows
+        Span(key, span_id, parent_id, start_ns, decode_facts(facts)) for key, span_id, parent_id, start_ns, facts in rows
     ]
 
 
