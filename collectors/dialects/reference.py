@@ -24,6 +24,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "reported cost": ("reported_nano", "bare_cost"),
     "streamed": ("stream",),
     "answered by the app's own cache": ("app_cached",),
+    "batch processing": ("batch",),
+    "units (images, seconds, characters, searches) of calls not billed by token": ("units", "unit"),
     "time to first token": ("ttft_us", "ttft_unsure_us", "bare_ttft_us"),
     "duration (events)": ("bare_duration_us",),
     "result of an earlier span": ("late_result",),
