@@ -122,5 +122,6 @@ LOGFIRE: Table = {
     "logfire.span_type": Rule(("late_result",), _late_log),
     "request_data": Rule(("model_requested",), _request_data),
     "response_data": Rule(_USAGE_SLOTS, _response_data),
+    "usage": Rule(_USAGE_SLOTS, _filling_usage),  # of the OpenAI Agents SDK; its turns and tasks repeat it
     "model_name": text("model_bare", 1),
 }

@@ -179,6 +179,12 @@ def test_an_event_written_beside_the_call_is_that_call_if_usage_agrees() -> None
     assert len(resolve([root, call(root, at=1), event(root, at=2.1, scope="events", input=999)])) == 2
 
 
+def test_an_event_that_seems_to_start_before_its_call_is_that_call() -> None:
+    root = span(lasts=9)
+    early = event(root, at=0.9995, lasts=1.001, scope="events")
+    assert len(resolve([root, call(root, at=1, lasts=1.0), early])) == 1
+
+
 def test_an_event_alone_is_a_call() -> None:
     (found,) = resolve([event()])
     assert found.signal == 1

@@ -358,6 +358,9 @@ def test_logfire_openai_agents_repeats_usage_on_turns_and_tasks() -> None:
     turn = app.span("Turn 1", {"usage": '{"input_tokens":642,"output_tokens":45}'}, task, lasts=8)
     found = only(task, turn, app.span("Responses API with 'gpt-4o'", {**CHAT, **USED}, turn, at=1))
     assert found.usage.input == 642
+    document = '{"requests":1,"input_tokens":642,"output_tokens":45,"input_tokens_details":{"cached_tokens":512}}'
+    chat = app.span("Chat completion with 'gpt-4o'", {**CHAT, **USED, "usage": document}, turn, at=1)
+    assert only(task, turn, chat).usage[:2] == (130, 512), "of chat completions only this document has the cached part"
 
 
 # --- OpenInference, OpenLLMetry, OpenLIT ------------------------------------------------------------------------
@@ -1016,3 +1019,22 @@ def test_two_services_of_one_trace_share_what_the_root_states() -> None:
     server = worker.span("POST /generate", {}, root, at=1, lasts=5)
     found = only(worker.span("chat", {**CHAT, **USED}, server, at=2), server, root)
     assert (found.service, found.feature, found.user, found.session) == ("worker", "search", "u", "s")
+
+
+def test_the_region_is_read_from_the_endpoint_where_nothing_else_states_it() -> None:
+    app = Client("x")
+    hosts = {
+        "bedrock-runtime.eu-central-1.amazonaws.com": "eu-central-1",
+        "https://us-east5-aiplatform.googleapis.com/v1": "us-east5",
+        "api.openai.com": "",
+        "127.0.0.1": "",
+    }
+    for host, region in hosts.items():
+        assert only(app.span("chat", {**CHAT, **USED, "server.address": host})).region == region
+    stated = {
+        **CHAT,
+        **USED,
+        "server.address": "bedrock-runtime.eu-central-1.amazonaws.com",
+        "cloud.region": "us-east-1",
+    }
+    assert only(app.span("chat", stated)).region == "us-east-1"
