@@ -16,6 +16,8 @@ SPANS_PER_TRACE = 10_000
 #: Rows per round trip. More than SPANS_PER_TRACE, so that a page full of one trace proves it oversize.
 PAGE_ROWS = 4 * SPANS_PER_TRACE
 
+_new = tuple.__new__  # half the cost of calling Span, and a batch makes tens of thousands
+
 #: What one trace sent on one UTC day.
 Node = tuple[date, bytes]
 
@@ -69,7 +71,7 @@ def _collect(
                 break
             current = trace_id
             node = found[(day, trace_id)] = NodeSpans([], set())
-        node.spans.append(Span(trace_id, span_id, parent_id, start_ns, decode_facts(facts)))
+        node.spans.append(_new(Span, (trace_id, span_id, parent_id, start_ns, decode_facts(facts))))
         if response_hash:
             node.response_hashes.add(response_hash)
     for key, value in found.items():
@@ -89,9 +91,7 @@ def load_spans_after(
     """One page of the spans of an oversize trace, in the order of their ids."""
     day, trace_id = node
     rows = conn.cursor(binary=True).execute(_SPANS_AFTER, (project_id, day, trace_id.hex(), after, limit))
-    return [
-        Span(key, span_id, parent_id, start_ns, decode_facts(facts)) for key, span_id, parent_id, start_ns, facts in rows
-    ]
+    return [Span(key, span, parent, start_ns, decode_facts(facts)) for key, span, parent, start_ns, facts in rows]
 
 
 # Nearly every id is seen in one trace only; the server tells which, so that only the others travel.
@@ -174,6 +174,14 @@ do update set kind = excluded.kind, detail = excluded.detail, at = excluded.at
 def report_odd(conn: psycopg.Connection, project_id: int, *, oddity: Oddity) -> None:
     day, trace_id = oddity.node
     conn.execute(_REPORT_ODD, (project_id, day, trace_id.hex(), oddity.kind, oddity.detail))
+
+
+_CLEAR_FAILED = "delete from odd_trace where project_id = %s and kind = 'failed' and trace_id = any(%s)"
+
+
+def clear_failed(conn: psycopg.Connection, project_id: int, *, trace_ids: Iterable[bytes]) -> None:
+    """Traces that could be resolved after all are odd no longer."""
+    conn.execute(_CLEAR_FAILED, (project_id, uuids(list(trace_ids))))
 
 
 _MARK_TWINS = """

@@ -3,7 +3,7 @@
 from costapp import celery, tasks
 from costapp.services.drain import drain
 from costapp.storage import outbox
-from tests.pipeline import call, root, store, totals
+from tests.pipeline import call, drop_partitions, root, store, totals
 
 
 def test_every_bell_rings_a_task_and_every_task_has_a_bell():
@@ -39,6 +39,7 @@ def test_the_bells_bring_spans_to_a_page_and_leave_nothing_to_do(conn, project, 
     drain(conn)
     assert outbox.backlog(conn) == (0, 0, 0, None)
     tasks._local.conn.close()
+    drop_partitions(conn)
 
 
 def test_a_worker_opens_a_new_connection_after_the_database_was_away(conn, project, settings, monkeypatch):

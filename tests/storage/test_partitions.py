@@ -8,7 +8,7 @@ from costapp.services.drain import drain
 from costapp.services.retention import Keep, apply_retention, make_partitions
 from costapp.services.verify_ledger import verify
 from costapp.storage import outbox, partitions
-from tests.pipeline import NOON_NS, SECOND_NS, call, fingerprint, open_connection, root, store, totals
+from tests.pipeline import NOON_NS, SECOND_NS, call, drop_partitions, fingerprint, open_connection, root, store, totals
 
 DAY = date(2026, 5, 29)  # of NOON_NS
 DAY_NS = 86_400 * SECOND_NS
@@ -17,10 +17,9 @@ KEEP_ONE_DAY = Keep(span=1, span_content=1, charge=400, metric_point=400)
 
 @pytest.fixture(autouse=True)
 def _drop_partitions(conn):
+    drop_partitions(conn)
     yield
-    for table in partitions.GRAINS:
-        for partition in partitions.existing(conn, table):
-            conn.execute(f"drop table {partition.name}")
+    drop_partitions(conn)
 
 
 def test_a_day_of_spans_and_a_month_of_charges_get_a_partition_each(conn):
