@@ -65,6 +65,7 @@ def totals(conn: psycopg.Connection[Any], expression: str, table: str = "charge"
 
 
 def empty(conn: psycopg.Connection[Any]) -> None:
+    assert conn.info.dbname.startswith("test_"), "only a test database is ever emptied"
     conn.execute(f"truncate {', '.join(DATA_TABLES)}")
 
 

@@ -75,7 +75,16 @@ def call(
     if "ttft_us" not in found:
         _first_token(found, start_ns, flags, scope, events)
     _content(found, secret)
+    if scope.name.startswith("logfire") and flags & (_LATE | _STREAM):
+        _link_logfire_stream(found)
     return flags
+
+
+def _link_logfire_stream(found: Found) -> None:
+    """A stream's request and its result share the prompt and nothing else, not even the trace if nothing
+    was around them. The hash is keyed, so the prompt cannot be guessed from it."""
+    if found.get("prompt_hash") is not None and "response_id" not in found:
+        found["response_id"] = coding_agents.derived_id("logfire", found["prompt_hash"], found.get("model_requested"))
 
 
 def _client_habits(found: Found, *, name: str, role: int, scope: Scope, service: str) -> None:

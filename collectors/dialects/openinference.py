@@ -1,5 +1,6 @@
 """OpenInference (Arize Phoenix): also CrewAI, LlamaIndex, Haystack, Agno, DSPy, OpenAI Agents."""
 
+import json
 import re
 
 from collectors.dialects.rules import Rule, Table, both, choice, count, stated, text, usd
@@ -7,7 +8,11 @@ from collectors.dialects.scalars import clean, mapping_of, text_of
 from collectors.dialects.types import Fact, Hit, Scalar
 from costapp.core.values import Role, SpanFlag
 
-_ID = re.compile(r'^\s*\{\s*"id":\s*"([A-Za-z]{3,10}[-_][\w.-]{6,120})"')
+_PROVIDER_ID = re.compile(r"[A-Za-z]{3,10}[-_][\w.-]{6,120}")
+_ID = re.compile(rf'^\s*\{{\s*"id":\s*"({_PROVIDER_ID.pattern})"')
+#: LangChain's result holds what the provider said about the response under this key of the first message.
+_LANGCHAIN = re.compile(r'^\s*\{\s*"generations":.*?"response_metadata":\s*(?=\{)', re.DOTALL)
+_DECODER = json.JSONDecoder()
 
 
 def _invocation(value: Scalar) -> Hit | None:
@@ -26,11 +31,25 @@ def _invocation(value: Scalar) -> Hit | None:
 
 
 def response_id_of_output(value: Scalar) -> Hit | None:
-    """The provider's response id, when the output is the provider's own JSON."""
+    """The provider's response id, when the output is the provider's own JSON or LangChain's result around it."""
     if not isinstance(value, str):
         return None
     found = _ID.match(value[:300])
-    return (Fact("response_id", 30, found.group(1)),) if found else None
+    identity = found.group(1) if found else _langchain_id(value)
+    return (Fact("response_id", 30, identity),) if identity else None
+
+
+def _langchain_id(value: str) -> str:
+    """LangChain's spans are not parents of the SDK's: without a span around both, only this id joins the two."""
+    found = _LANGCHAIN.match(value)
+    if found is None:
+        return ""
+    try:
+        metadata, _ = _DECODER.raw_decode(value, found.end())
+    except (json.JSONDecodeError, RecursionError):  # cut to the limit of one value
+        return ""
+    identity = metadata.get("id")
+    return identity if isinstance(identity, str) and _PROVIDER_ID.fullmatch(identity) else ""
 
 
 TABLE: Table = {

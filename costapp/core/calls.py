@@ -15,7 +15,7 @@ import msgspec
 from costapp.core import patterns
 from costapp.core.attribution import Trace, attribute
 from costapp.core.errors import error_class
-from costapp.core.merge import Leaf, group
+from costapp.core.merge import Leaf, ScopeKey, group
 from costapp.core.meters import Reading, input_total, output_total, read
 from costapp.core.providers import Provider, at_host, provider_of
 from costapp.core.token_rules import DEFAULT, TokenRules
@@ -24,7 +24,7 @@ from costapp.core.values import Call, ChargeFlag, Role, Signal, Span, SpanFacts,
 _CALL, _AGGREGATE, _MAYBE = int(Role.CALL), int(Role.AGGREGATE), int(Role.MAYBE)
 _EVENT = int(Signal.EVENT)
 _UNKNOWN, _REPORTED = int(UsageState.UNKNOWN), int(UsageState.REPORTED)
-_LATE = int(SpanFlag.LATE_RESULT)
+_ESTIMATED = int(UsageState.ESTIMATED)
 _TIME_FLAGS = int(SpanFlag.TIME_INVALID | SpanFlag.TIME_OUT_OF_RANGE)
 _GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
 #: SpanFlag -> ChargeFlag, for those that describe the call.
@@ -168,7 +168,7 @@ def _is_simple(leaves: Sequence[Leaf]) -> bool:
     ids = set()
     for leaf in leaves:
         facts = leaf.span.facts
-        if leaf.scope != scope or facts.flags & _LATE or leaf.trace.above(leaf.span).holder:
+        if leaf.scope != scope or leaf.scope[2] or leaf.trace.above(leaf.span).holder:
             return False
         if facts.response_id:
             if facts.response_id in ids:
@@ -203,6 +203,8 @@ def _united_usage(members: Sequence[Leaf]) -> Reading:
     """The best member's counts, with the reasoning part another member knows."""
     best = _best_reading(members)
     reading = best.reading
+    if len(members) > 1 and any(_repeats_estimate(best, leaf) for leaf in members):
+        reading = reading._replace(state=_ESTIMATED)
     if len(members) == 1 or reading.usage.reasoning or not best.known:
         return reading
     for leaf in members:
@@ -211,6 +213,15 @@ def _united_usage(members: Sequence[Leaf]) -> Reading:
             usage = reading.usage._replace(output=reading.usage.output - part, reasoning=part)
             return reading._replace(usage=usage)
     return reading
+
+
+def _repeats_estimate(best: Leaf, span: Leaf) -> bool:
+    """An event repeats what its own client's span only estimated (OpenLIT fills the gaps with zeros in events)."""
+    return (
+        span.reading.state == _ESTIMATED
+        and span.scope[0] == best.scope[0]
+        and (span.tokens_in, span.tokens_out) == (best.tokens_in, best.tokens_out)
+    )
 
 
 def _call(members: Sequence[Leaf]) -> Call:
@@ -266,7 +277,23 @@ def _united_facts(members: Sequence[Leaf]) -> SpanFacts:
     flags = 0
     for leaf in members:
         flags |= leaf.span.facts.flags
+    for name in ("model_responded", "model_requested"):
+        fuller = _fuller_name(missing.get(name) or getattr(f, name), members)
+        if fuller:
+            missing[name] = fuller
     return msgspec.structs.replace(f, flags=flags, **missing)
+
+
+def _fuller_name(model: str | None, members: Sequence[Leaf]) -> str:
+    """The model as another member spells it with a vendor and region in front ("us.anthropic." + model), if one does.
+
+    The prefix decides the price (inference profiles), and one Bedrock instrumentation cuts it off.
+    """
+    if not model:
+        return ""
+    facts = [leaf.span.facts for leaf in members]
+    names = {name for f in facts for name in (f.model_responded, f.model_requested) if name}
+    return max((name for name in names if name.endswith(f".{model}")), key=lambda name: (len(name), name), default="")
 
 
 def _provider(members: Sequence[Leaf], model: str) -> Provider:
@@ -282,9 +309,9 @@ def _attempts(members: Sequence[Leaf]) -> int:
     resends = max(leaf.span.facts.resends or 0 for leaf in members)
     if len(members) < 3:
         return 1 + resends
-    per_scope: dict[tuple[str, int], int] = {}
+    per_scope: dict[ScopeKey, int] = {}
     for leaf in members:
-        if not leaf.span.facts.flags & _LATE:
+        if not leaf.scope[2]:
             per_scope[leaf.scope] = per_scope.get(leaf.scope, 0) + 1
     return max(max(per_scope.values(), default=1), 1 + resends)
 

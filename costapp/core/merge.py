@@ -40,6 +40,9 @@ MAX_SCOPES = 8
 #: Prefix of response ids that we derived from usage because the client sends none.
 DERIVED_ID = "~"
 
+#: What counts as one observer of calls: scope, signal, and whether it reports results of earlier spans.
+ScopeKey = tuple[str, int, int]
+
 _EVENT = int(Signal.EVENT)
 _LATE = int(SpanFlag.LATE_RESULT)
 _UNKNOWN = int(UsageState.UNKNOWN)
@@ -92,7 +95,7 @@ class Leaf:
         self.duration_ns = (facts.duration_us or 0) * 1000
         self.end_ns = span.start_ns + self.duration_ns
         self.failed = facts.status == 2
-        self.scope = (facts.scope or "", facts.signal)
+        self.scope: ScopeKey = (facts.scope or "", facts.signal, facts.flags & _LATE)
         self.model = model_key(facts.model_responded or facts.model_requested or "")
         self.tokens_in, self.tokens_out = input_total(reading.usage), output_total(reading.usage)
         self.group: Group = Group(self)
@@ -167,7 +170,7 @@ def _by_response_id(ordered: Sequence[Leaf]) -> None:
 
 def _unite_sightings(leaves: Sequence[Leaf], *, derived: bool) -> None:
     """Join each leaf to the first earlier call that is near in time and does not contradict it."""
-    open_calls: list[tuple[Leaf, dict[tuple[str, int], Leaf]]] = []  # first leaf, one leaf per scope
+    open_calls: list[tuple[Leaf, dict[ScopeKey, Leaf]]] = []  # first leaf, one leaf per scope
     for leaf in leaves:
         for first, by_scope in open_calls[-LOOK_BACK:]:
             if leaf.start_ns - max(first.end_ns, first.start_ns) > SAME_ID_WINDOW_NS:
@@ -210,7 +213,7 @@ def _by_nesting(ordered: Sequence[Leaf]) -> list[Leaf]:
 
 def _calls_among(inner: Sequence[Leaf]) -> int:
     """How many successful calls these are. Twins have different scopes, so the largest scope counts."""
-    per_scope: dict[tuple[str, int], set[int]] = defaultdict(set)
+    per_scope: dict[ScopeKey, set[int]] = defaultdict(set)
     for leaf in inner:
         if not leaf.failed:
             per_scope[leaf.scope].add(id(leaf.group))
@@ -218,17 +221,21 @@ def _calls_among(inner: Sequence[Leaf]) -> int:
 
 
 def _late_results(leaves: Sequence[Leaf]) -> None:
-    """Rule 4: the result belongs to the latest request before it that has none yet."""
-    if not any(leaf.span.facts.flags & _LATE for leaf in leaves):
+    """Rule 4: a result belongs to the latest request before it that has none yet, of the same parent if it can be."""
+    if not any(leaf.scope[2] for leaf in leaves):
         return
-    waiting: dict[tuple[tuple[str, int], int, str], list[Leaf]] = defaultdict(list)
-    for leaf in leaves:
-        place = (leaf.scope, leaf.span.parent_id, model_key(leaf.span.facts.model_requested or leaf.model))
-        if not leaf.span.facts.flags & _LATE:
-            if not leaf.known and not leaf.failed:
-                waiting[place].append(leaf)
-        elif waiting[place]:
-            _join(waiting[place].pop(), leaf)
+    for same_parent in (True, False):
+        waiting: dict[tuple[str, int, str], list[Leaf]] = defaultdict(list)
+        for leaf in leaves:
+            if len(leaf.group.leaves) > 1:
+                continue
+            model = model_key(leaf.span.facts.model_requested or leaf.model)
+            place = (leaf.scope[0], leaf.span.parent_id if same_parent else 0, model)
+            if not leaf.scope[2]:
+                if not leaf.known and not leaf.failed:
+                    waiting[place].append(leaf)
+            elif waiting[place]:
+                _join(waiting[place].pop(), leaf)
 
 
 Near = Callable[[Leaf, Leaf], bool]

@@ -9,11 +9,9 @@ any region; service tier and batch as stated before the standard rate; time-of-d
 whole day; the later start before the earlier.
 """
 
-import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from costapp.core.model_names import Names, Resolved, model_spellings
@@ -32,6 +30,8 @@ REFUSED_ERRORS = frozenset({
 CHARS_PER_TOKEN = 2
 #: ... and this many tokens where no size is known at all.
 ASSUMED_TOKENS = 4096
+#: At least this many, for what no size shows: system prompts, tool schemas, hidden reasoning.
+UNSEEN_TOKENS = 1024
 
 #: A billion dollars: more is a made-up number, and would not fit a bigint when summed.
 MAX_POSSIBLE_NANO = 10**18
@@ -235,7 +235,7 @@ class _Names(NamedTuple):
             return None
         if model in self.models:
             return _candidate(row, 2, 2 if provider else 1, fit, own=True)
-        if "*" in model and any(_pattern(model).fullmatch(name) for name in self.models):
+        if "*" in model and any(_matches(model, name) for name in self.models):
             return _candidate(row, 1, 2 if provider else 1, fit, own=True)
         return None
 
@@ -246,9 +246,18 @@ class _Fit(NamedTuple):
     tier: bool
 
 
-@lru_cache(maxsize=1024)
-def _pattern(model: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, model.split("*"))))
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a name is the pattern with any run of characters for each ``*``. Linear: names are hostile."""
+    first, *middle, last = pattern.split("*")
+    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def context_of(call: Call) -> Context:
@@ -424,8 +433,8 @@ def _by_policy(call: Call, priced: Priced) -> Priced:
 def possible_usage(call: Call) -> Usage:
     """A generous guess at what a call with unknown usage may have used, per attempt.
 
-    Uncached; two characters per token where sizes are known, else ASSUMED_TOKENS. The output of a
-    failed call is not known, so it is assumed too.
+    Uncached; two characters per token where sizes are known but not less than UNSEEN_TOKENS, else
+    ASSUMED_TOKENS. The output of a failed call is not known, so it is assumed too.
     """
     output_known = call.output_chars is not None and not call.error
     return Usage(
@@ -435,7 +444,7 @@ def possible_usage(call: Call) -> Usage:
 
 
 def _tokens(chars: int | None) -> int:
-    return ASSUMED_TOKENS if chars is None else -(-chars // CHARS_PER_TOKEN)
+    return ASSUMED_TOKENS if chars is None else max(-(-chars // CHARS_PER_TOKEN), UNSEEN_TOKENS)
 
 
 def _possible_nano(call: Call, rates: CompiledRates) -> int:

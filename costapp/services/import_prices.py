@@ -18,7 +18,7 @@ from django.utils import timezone
 from costapp.core.money import format_nano
 from costapp.models.pricing import CATALOGUE_PRIORITY, PROJECT_PRIORITY, PriceList, RateSet
 from costapp.models.project import Project
-from costapp.services.genai_catalogue import PACKAGE, CatalogueData, read_package
+from costapp.services.genai_catalogue import PACKAGE, CatalogueData, package_version, read_package
 from costapp.services.price_csv import parse_price_csv
 
 MAX_CHANGES = 500
@@ -72,6 +72,12 @@ def import_catalogue(data: CatalogueData | None = None, *, now: datetime | None 
         price_list.source = "https://github.com/pydantic/genai-prices"
         price_list.save()
     return result
+
+
+def catalogue_is_current() -> bool:
+    """Whether the installed package's version is the one in the tables."""
+    known = PriceList.objects.filter(project=None, name=PACKAGE, version=package_version())
+    return known.exists()
 
 
 @transaction.atomic

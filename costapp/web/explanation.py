@@ -29,6 +29,7 @@ FLAG_WORDS = {
     ChargeFlag.TIME_SUSPECT: "its clock readings contradict each other",
     ChargeFlag.APP_CACHED: "answered by the app's own cache; the provider was not called",
     ChargeFlag.PROVIDER_GUESSED: "the provider was not stated: the model's own vendor was taken",
+    ChargeFlag.VENDOR_PRICE: "the seller does not list this model: the price of its own vendor was taken",
     ChargeFlag.CACHE_SPLIT_ASSUMED: "5-minute cache writes assumed, the wire did not say",
 }
 STATUS = {

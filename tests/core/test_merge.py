@@ -216,3 +216,11 @@ def test_a_call_without_a_model_takes_the_one_its_turn_states() -> None:
     step = span(turn, at=1, role=Role.MAYBE, input=100, output=20)
     (found,) = resolve([turn, step])
     assert (found.span_id, found.model, found.provider) == (step.span_id, "gpt-5-mini", "openai")
+
+
+@pytest.mark.parametrize("regional", ["us.anthropic.claude-sonnet-4-5-v1:0", "anthropic.claude-sonnet-4-5-v1:0"])
+def test_a_model_keeps_the_region_prefix_that_one_of_two_instrumentations_cuts_off(regional: str) -> None:
+    outer = call(scope="opentelemetry.instrumentation.bedrock", model_requested="claude-sonnet-4-5-v1:0")
+    inner = call(outer, scope="otel.botocore.bedrock-runtime", model_requested=regional)
+    [found] = resolve([outer, inner])
+    assert (found.model, found.model_requested) == (regional, regional)

@@ -1,5 +1,6 @@
 """Clients without a recording of their own, as their documentation, source and reports describe them."""
 
+import json
 import math
 
 from costapp.core.calls import resolve
@@ -288,6 +289,32 @@ def test_logfire_streams_are_one_call_of_a_request_and_a_later_log() -> None:
     assert only(root, *logfire_pair(app, root, usage=False)).usage_state == UsageState.UNKNOWN
 
 
+def test_a_logfire_stream_without_anything_around_it_is_one_call_in_two_traces() -> None:
+    app = Client("logfire")
+    prompt = {"gen_ai.input.messages": '[{"role":"user","parts":[{"type":"text","content":"Say hello"}]}]'}
+    request, result = (
+        app.span(
+            "x",
+            {**CHAT, **prompt, "request_data": '{"model":"gpt-4o","stream":true}', **more},
+            at=at,
+            scope="logfire.openai",
+            trace=trace * 16,
+        )
+        for trace, at, more in ((b"a", 1, {}), (b"b", 3, {"logfire.span_type": "log", **USED}))
+    )
+    found = only(request, result)
+    assert (found.span_id, found.usage.input, found.members) == (request.span_id, 642, 2)
+    assert len(resolve([request, request._replace(trace_id=b"c" * 16)])) == 2
+
+
+def test_a_logfire_result_written_elsewhere_in_the_trace_finds_its_request() -> None:
+    app = Client("logfire")
+    root = app.span("handle", lasts=9)
+    inner = app.span("inner", parent=root, lasts=1)
+    request, result = logfire_pair(app, inner)
+    assert len(resolve([root, inner, request, result._replace(parent_id=root.span_id)])) == 1
+
+
 def test_two_logfire_streams_after_each_other_are_two_calls() -> None:
     app = Client("logfire")
     root = app.span("handle", lasts=9)
@@ -438,6 +465,30 @@ def test_langchain_openinference_and_the_anthropic_sdk_see_one_call() -> None:
     assert (found.members, found.usage.input, found.attempts, found.feature) == (3, 25, 3, "search")
 
 
+def test_langchain_and_the_sdk_without_a_span_around_both_share_the_response_id() -> None:
+    app = Client("openinference.instrumentation.langchain", "0.1.80")
+    result = {
+        "generations": [
+            [{"text": '{"id": "msg_no"}', "message": {"id": ["langchain"], "kwargs": {"response_metadata": {
+                "token_usage": {"prompt_tokens": 138}, "id": "chatcmpl-1234567890"}, "id": "lc_run--1"}}}]
+        ]
+    }  # fmt: skip
+    counts = {"llm.token_count.prompt": 138, "llm.token_count.completion": 54, "openinference.span.kind": "LLM"}
+
+    def chat(output: str, number: int) -> Span:
+        return app.span("ChatOpenAI", {**counts, "output.value": output}, trace=bytes([number]) * 16)
+
+    sdk = app.span(
+        "ChatCompletion",
+        {**counts, "output.value": json.dumps({"id": "chatcmpl-1234567890", "choices": []})},
+        trace=b"u" * 16, at=0.01, lasts=0.9, scope="openinference.instrumentation.openai",
+    )  # fmt: skip
+    assert only(chat(json.dumps(result), 1), sdk).members == 2
+    assert len(resolve([chat(json.dumps(result)[:150], 1), sdk])) == 2, "cut short: no id, and no harm"
+    result["generations"][0][0]["message"]["kwargs"]["response_metadata"] = {"finish_reason": "stop"}
+    assert len(resolve([chat(json.dumps(result), 1), sdk])) == 2, "a stream has no id"
+
+
 def test_two_identical_calls_are_two() -> None:
     app = Client("openinference.instrumentation.openai")
     chat = {
@@ -566,7 +617,12 @@ def test_openlit_anthropic_excludes_the_cache_and_loses_it_in_streams() -> None:
 def test_openlit_estimates_of_streams_are_marked() -> None:
     app = Client("openlit.instrumentation.openai")
     guess = {**CHAT, "gen_ai.usage.input_tokens": 19, "gen_ai.usage.output_tokens": 15, "gen_ai.request.stream": True}
-    assert only(app.span("chat", guess)).usage_state == UsageState.ESTIMATED
+    span = app.span("chat", guess)
+    assert only(span).usage_state == UsageState.ESTIMATED
+    zeros = {"gen_ai.usage.cache_read.input_tokens": 0, "gen_ai.usage.cache_creation.input_tokens": 0}
+    event = app.log({**guess, **zeros}, name="gen_ai.client.inference.operation.details", at=1, inside=span)
+    found = only(span, event)
+    assert (found.members, found.usage_state) == (2, UsageState.ESTIMATED)
 
 
 # --- Vercel AI SDK ------------------------------------------------------------------------------------------------
@@ -708,6 +764,18 @@ def test_langfuse_langchain_callback_writes_disjoint_buckets() -> None:
     )
     assert (input_total(found.usage), output_total(found.usage)) == (1240, 700)
     assert (found.usage.cache_read, found.usage.reasoning) == (1152, 600)
+
+
+def test_langfuse_langchain_anthropic_splits_cache_writes_by_lifetime() -> None:
+    app = Client("langfuse-sdk")
+    document = (
+        '{"input":33,"output":101,"total":2194,"input_cache_read":1800,"input_cache_creation":0,'
+        '"input_ephemeral_5m_input_tokens":60,"input_ephemeral_1h_input_tokens":200}'
+    )
+    found = only(
+        app.span("g", {"langfuse.observation.type": "generation", "langfuse.observation.usage_details": document})
+    )
+    assert found.usage[:5] == (33, 1800, 60, 200, 101)
 
 
 def test_langfuse_raw_responses_object_is_inclusive_and_a_raw_anthropic_one_is_not() -> None:

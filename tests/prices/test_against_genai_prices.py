@@ -134,6 +134,18 @@ def test_every_catalogue_price_equals_the_packages_own(catalogue_book: RateBook,
                 assert abs((ours.cost_nano or 0) - exact_nano) <= rounding(usage), (model.id, at, context, usage, ours)
 
 
+@pytest.mark.parametrize("provider", get_snapshot().providers, ids=lambda provider: provider.id)
+def test_every_catalogue_id_is_recognised_as_the_package_does(
+    catalogue_book: RateBook, provider: genai.Provider
+) -> None:
+    everyone = get_snapshot().providers
+    for model in provider.models:
+        theirs = provider.find_model(model.id, all_providers=everyone)
+        if theirs is not None:
+            ours = catalogue_book.names.resolve(Seller(provider.id), model.id)
+            assert (ours.provider, ours.model) == (provider.id, theirs.id), model.id
+
+
 def rounding(usage: Usage) -> Decimal:
     """Half a nano per used meter, and one fee; prices per hour are themselves rounded per million seconds."""
     return Decimal(sum(1 for quantity in usage if quantity) + 1) / 2 + Decimal(usage.units) / 2_000_000

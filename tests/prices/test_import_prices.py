@@ -12,7 +12,7 @@ from genai_prices import types as genai
 from costapp.core.values import ChargeFlag, CostStatus, Usage
 from costapp.models import PriceList, Project, RateSet
 from costapp.services.genai_catalogue import clause_json, read_package
-from costapp.services.import_prices import ImportResult, import_catalogue, import_csv
+from costapp.services.import_prices import ImportResult, catalogue_is_current, import_catalogue, import_csv
 from costapp.services.price_csv import PriceListError, parse_price_csv
 from costapp.storage.rates import catalogue_age, load_rate_book, rate_set, rates_version
 from tests.prices.factories import a_call
@@ -61,6 +61,14 @@ def test_importing_the_installed_package_twice_changes_nothing() -> None:
     assert "nothing new" in again.sentence()
     after = list(RateSet.objects.order_by("id").values()), rates_version(raw()), PriceList.objects.get().imported_at
     assert before == after
+
+
+def test_a_newer_package_is_noticed() -> None:
+    assert not catalogue_is_current()
+    load(model(price("2.5")), version="0.0.1")
+    assert not catalogue_is_current()
+    import_catalogue()
+    assert catalogue_is_current()
 
 
 def test_a_new_dated_price_closes_the_old_rate_and_opens_a_new_one() -> None:

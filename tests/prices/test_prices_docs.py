@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands
 
-from costapp.core.pricing import ASSUMED_TOKENS, CHARS_PER_TOKEN, REFUSED_ERRORS
+from costapp.core.pricing import ASSUMED_TOKENS, CHARS_PER_TOKEN, REFUSED_ERRORS, UNSEEN_TOKENS
 from costapp.core.rates import MAX_RATE_NANO, RATE_METERS
 from costapp.models import Project
 from costapp.services.import_prices import import_csv
@@ -33,6 +33,7 @@ def test_limits_and_assumptions_are_the_real_ones() -> None:
     assert (MAX_RATE_NANO, "$100,000 per million tokens" in TEXT) == (10**14, True)
     assert (CHARS_PER_TOKEN, "two characters per token" in TEXT) == (2, True)
     assert f"{ASSUMED_TOKENS:,} tokens each" in TEXT
+    assert f"at least {UNSEEN_TOKENS:,} tokens each" in TEXT
 
 
 @pytest.mark.parametrize("error", sorted(REFUSED_ERRORS))

@@ -1,5 +1,6 @@
 """The one price function, with rates that say exactly what each test is about."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costapp.core.model_names import CatalogueProvider, Names
-from costapp.core.pricing import ASSUMED_TOKENS, RateBook, _price_lines, _price_text
+from costapp.core.pricing import ASSUMED_TOKENS, UNSEEN_TOKENS, RateBook, _matches, _price_lines, _price_text
 from costapp.core.rates import BEGINNING_NS, CompiledRates, RateSet
 from costapp.core.values import Call, ChargeFlag, CostStatus, Usage, UsageState
 from tests.prices.factories import a_call, a_rate_set, ns, usd
@@ -166,10 +167,10 @@ def test_a_meter_without_any_price_beside_priced_ones_makes_an_estimate() -> Non
 
 
 def test_unknown_usage_is_unpriced_with_an_upper_bound() -> None:
-    call = a_call(usage=Usage(), usage_state=UsageState.UNKNOWN, prompt_chars=2001, output_chars=400)
+    call = a_call(usage=Usage(), usage_state=UsageState.UNKNOWN, prompt_chars=4001, output_chars=400)
     priced = RateBook([a_rate_set()]).price(call)
     assert (priced.status, priced.cost_nano) == (CostStatus.UNPRICED, None)
-    assert priced.possible_nano == 1001 * 2_500 + 200 * 10_000
+    assert priced.possible_nano == 2001 * 2_500 + UNSEEN_TOKENS * 10_000
 
 
 def test_a_failed_call_counts_every_attempt_and_an_assumed_output() -> None:
@@ -255,6 +256,12 @@ def test_an_exact_own_rate_wins_over_a_pattern_and_a_named_provider_over_any() -
     assert RateBook([pattern, any_provider]).price(a_call()).rate_id == 6
     assert RateBook([any_provider]).price(a_call(provider="azure")).rate_id == 5
     assert RateBook([pattern]).price(a_call(provider="azure")).rate_id is None
+
+
+@given(st.text("ab*", min_size=1, max_size=8).filter(lambda text: "*" in text), st.text("ab", max_size=8))
+def test_a_star_stands_for_any_run_of_characters(pattern: str, name: str) -> None:
+    regex = ".*".join(map(re.escape, pattern.split("*")))
+    assert _matches(pattern, name) == bool(re.fullmatch(regex, name))
 
 
 def test_a_discount_comes_off_the_catalogues_rates_from_date_to_date() -> None:

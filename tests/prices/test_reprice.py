@@ -214,6 +214,8 @@ def test_the_command_shows_then_applies(
     from tests import pipeline
 
     monkeypatch.setattr("costapp.management.commands.reprice.connect", lambda *_, **__: pipeline.open_connection())
+    call_command("reprice", project="acme")
+    assert "still without a price: openai/acme-1, 3 requests" in capsys.readouterr().out
     import_csv(booked, PRICES + "openai,acme-1,1,2\n")
     call_command("reprice", project="acme", dry_run=True)
     out = capsys.readouterr().out

@@ -16,10 +16,10 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 
 from costapp import env
-from costapp.models import RateSet
 from costapp.runtime.home import write_private
 from costapp.services.collect_static import collect_if_changed
 from costapp.services.first_project import FirstSignIn, create_first_project
+from costapp.services.import_prices import catalogue_is_current
 from costapp.services.seed_demo.seed import demo_project
 
 LOCK = 0x0C057A99  # any number that nothing else locks
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         with alone():
             call_command("migrate", verbosity=0, interactive=False)
             call_command("partitions", verbosity=0)
-            if not RateSet.objects.exists():
+            if not catalogue_is_current():
                 self.import_prices()
             if settings.STATIC_ROOT:
                 collect_if_changed(settings.STATIC_ROOT)

@@ -28,14 +28,14 @@ class Command(BaseCommand):
         if not options["csv"]:
             if options["project"] or options["dry_run"]:
                 raise CommandError("--project and --dry-run belong to --csv FILE.")
-            self._show(import_catalogue(), changes=False)
+            self._show(import_catalogue(), verbosity=options["verbosity"], changes=False)
             return
         project = Project.objects.filter(slug=options["project"] or "").first()
         if project is None:
             known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
             raise CommandError(f"--csv needs --project SLUG. Projects: {known}.")
         result = self._import(project, options)
-        self._show(result, changes=True)
+        self._show(result, verbosity=options["verbosity"], changes=True)
         if options["dry_run"]:
             self.stdout.write("Nothing was written (--dry-run).")
         elif result.changed:
@@ -56,11 +56,13 @@ class Command(BaseCommand):
         except PriceListError as error:
             raise CommandError(f"{path} was not imported.\n{error}") from None
 
-    def _show(self, result: ImportResult, *, changes: bool) -> None:
+    def _show(self, result: ImportResult, *, verbosity: int, changes: bool) -> None:
+        if not verbosity:
+            return
         for change in result.changes if changes else ():
             self.stdout.write(change)
         if changes and len(result.changes) >= MAX_CHANGES:
             self.stdout.write("... and more")
         self.stdout.write(result.sentence())
-        for item in result.skipped:
+        for item in result.skipped if verbosity > 1 else ():
             self.stdout.write(f"  not used, no span states it: {item}")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 from django.utils import timezone
 
 from costapp import env
@@ -64,7 +65,7 @@ class Command(BaseCommand):
             report = self._replay(recordings, options)
         except (RecordingError, SendError, NotUnderstoodInTime) as error:
             raise CommandError(str(error)) from error
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, OperationalError) as error:
             raise CommandError(f"The database at DATABASE_URL cannot be reached: {error}") from error
         self.stdout.write(json.dumps(report, indent=1) if options["json"] else table(report))
 

@@ -1,9 +1,10 @@
 """manage.py reprice: bring booked charges up to today's prices, with the difference shown first."""
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime, time
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -11,9 +12,11 @@ from costapp.core.money import format_nano, format_usd
 from costapp.models import Project
 from costapp.services.reprice import Difference, Repriced, reprice
 from costapp.storage.connection import connect
+from costapp.storage.rates import unpriced_models
 
 UNATTRIBUTED = "(unattributed)"
 MAX_ROWS = 200
+MAX_GAPS = 10
 
 
 class Command(BaseCommand):
@@ -33,12 +36,23 @@ class Command(BaseCommand):
         results = []
         with connect(settings.DATABASE_URL, application_name="costapp-reprice") as conn:
             for project in _projects(options["project"]):
-                results.append(reprice(conn, project, first=first, last=last, dry_run=options["dry_run"]))
+                result = reprice(conn, project, first=first, last=last, dry_run=options["dry_run"])
+                results.append(result)
+                if not options["json"]:
+                    self._show(result)
+                    self._show_gaps(conn, project, result)
         if options["json"]:
             self.stdout.write(json.dumps({"projects": [_as_json(result) for result in results]}, indent=2))
+
+    def _show_gaps(self, conn: psycopg.Connection[Any], project: Project, result: Repriced) -> None:
+        """What no price list covers: the next thing to do."""
+        if result.dry_run or result.first is None:
             return
-        for result in results:
-            self._show(result)
+        since = datetime.combine(result.first, time(), UTC)
+        gaps = [gap for gap in unpriced_models(conn, project.pk, since) if gap.without_rate]
+        for gap in gaps[:MAX_GAPS]:
+            name = f"{gap.provider or 'unknown provider'}/{gap.model or 'unknown model'}"
+            self.stdout.write(f"  still without a price: {name}, {gap.without_rate:,} requests")
 
     def _show(self, result: Repriced) -> None:
         if result.resumed_at:

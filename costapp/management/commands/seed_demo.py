@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 from django.utils import timezone
 
 from costapp.services.seed_demo import company
@@ -35,6 +36,6 @@ class Command(BaseCommand):
                 project = seed_demo(conn, now=timezone.now(), days=options["days"], scale=options["scale"], tell=tell)
         except NotDemo as error:
             raise CommandError(str(error)) from error
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, OperationalError) as error:
             raise CommandError(f"The database at DATABASE_URL cannot be used: {error}") from error
         self.stdout.write(f"demo data: {project.name} is ready after {time.monotonic() - started:.0f} s")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from costapp.core.ids import span_id_text
 from costapp.core.values import ChargeFlag
-from costapp.storage.reports.cells import CHARGE_EXPRESSIONS, CHARGES_IN_RANGE, Scope, filter_sql, params
+from costapp.storage.reports.cells import CELL, CHARGE_EXPRESSIONS, CHARGES_IN_RANGE, Scope, filter_sql, params
 from costapp.storage.reports.sql import Connection, run
 from costapp.storage.reports.sums import known_cost
 
@@ -65,7 +65,7 @@ COLUMNS = f"""start_at, day, trace_id, span_id, feature, user_id, session_id, te
     ({CHARGE_EXPRESSIONS["output_tokens"]} + {CHARGE_EXPRESSIONS["reasoning_tokens"]})::bigint,
     cost_nano, cost_status, usage_state, error, flags"""
 
-NEWEST_FIRST = "order by start_at desc, span_id desc"
+NEWEST_FIRST = f"order by {CELL} desc, start_at desc, span_id desc"
 
 
 class Cursor(NamedTuple):
@@ -85,7 +85,8 @@ def newest_calls(
     conn: Connection, scope: Scope, *, only: str = "", before: Cursor | None = None, limit: int = 50
 ) -> CallPage:
     """One page, newest first. Reads at most SCAN_LIMIT calls, so a rare filter cannot hold the page."""
-    keyset = " and (start_at, span_id) < (%(before_at)s, %(before_span)s)" if before else ""
+    older = f" and (start_at, span_id) < (%(before_at)s, %(before_span)s) and {CELL} <= %(before_at)s"
+    keyset = older if before else ""
     by_index = any(key in scope.filters for key in ("user", "session"))
     where = CHARGES_IN_RANGE + keyset + (filter_sql(scope) if by_index else "")
     condition = filter_sql(scope) + (f" and {ONLY[only][1]}" if only in ONLY else "")

@@ -96,8 +96,11 @@ MINUS_USERS_MEASURES = _user_measures({name: f"-{name}" for name in USER_DAY_KEE
 
 #: The cells of a scope, but for its filters.
 IN_RANGE = "project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s"
+#: As the index of charge has it: a range or order by time that names the cell too is read from the index.
+CELL = "date_bin('5 minutes', start_at, 'epoch')"
 #: The charges of a scope, but for its filters. `day` (UTC) prunes partitions.
-CHARGES_IN_RANGE = """project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s
+CHARGES_IN_RANGE = f"""project_id = %(project_id)s and start_at >= %(start)s and start_at < %(end)s
+    and {CELL} between date_bin('5 minutes', %(start)s, 'epoch') and %(end)s
     and day between (%(start)s at time zone 'UTC')::date and (%(end)s at time zone 'UTC')::date"""
 
 

@@ -144,7 +144,9 @@ def arrival(conn: Connection, project_id: int, *, since: datetime) -> Arrival:
             select count(*) as requests, coalesce((array_agg(distinct service))[1:5], '{}') as services,
                    coalesce((array_agg(distinct feature) filter (where feature <> ''))[1:5], '{}') as features
             from (select service, feature from charge
-                  where project_id = %(project_id)s and start_at >= %(since)s limit 1000) found)
+                  where project_id = %(project_id)s and start_at >= %(since)s
+                  and date_bin('5 minutes', start_at, 'epoch') >= date_bin('5 minutes', %(since)s, 'epoch')
+                  limit 1000) found)
         select log.received, log.stored, log.rejected, log.last_at, calls.requests, calls.services, calls.features
         from log, calls"""
     return Arrival._make(run(conn, sql, {"project_id": project_id, "since": since})[0])
