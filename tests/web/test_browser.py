@@ -42,6 +42,7 @@ def site(world) -> Iterator[Site]:
     cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
     trace, span = world.conn.execute("select trace_id, span_id from charge order by start_at limit 1").fetchone()
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
+    server.daemon_threads = False  # closing waits for requests in flight: they hold database connections
     server.set_app(StaticFilesHandler(WSGIHandler()))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
