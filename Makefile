@@ -36,7 +36,7 @@ lint: setup-dev ## style, types, templates, missing migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/djhtml --check --tabwidth 2 templates
-	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 format: setup-dev ## rewrite code and templates in the project's style
 	$(BIN)/ruff check --fix .

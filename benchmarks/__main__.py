@@ -34,6 +34,7 @@ SCRIPTS = (
     Script("ingest", "durable ingest against raw COPY of the same rows", ("--spans", "51200", "--rounds", "1")),
     Script("pricing", "the price function", ()),
     Script("attribution", "traces to charges to sums", ("--traces", "5000")),
+    Script("repricing", "booked charges priced anew", ("--traces", "3000")),
     Script("pages", "page times with a full database", ("--inferences", "100000")),
     Script("end_to_end", "all of it together, 200 OK to visible", ("--rates", "4000", "--seconds", "15")),
 )

@@ -67,7 +67,10 @@ class Server:
         """Of the largest process."""
         return float(max(process.memory_info().rss for process in self._own)) / 2**20
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(20)
 
@@ -97,8 +100,8 @@ async def send_http(port: int, key: str, bodies: Sequence[bytes], headers: str) 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for body in todo:
-            head = f"POST /v1/traces HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n{headers}content-length: {len(body)}\r\n\r\n"
-            writer.write(head.encode() + body)
+            head = f"POST /v1/traces HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n{headers}"
+            writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in answer[:20]:
                 raise SystemExit(answer.decode())
@@ -163,28 +166,39 @@ def bench_project() -> Iterator[tuple[int, str]]:
 
 
 class Bench:
-    def __init__(self, server: Server, connection: Connection, project_id: int, key: str, spans: int) -> None:
-        self.server, self.connection, self.project_id, self.key, self.spans = server, connection, project_id, key, spans
+    def __init__(
+        self, server: Server, pair: Server, connection: Connection, *, project_id: int, key: str, spans: int
+    ) -> None:
+        self.server, self.pair, self.connection = server, pair, connection
+        self.project_id, self.key, self.spans = project_id, key, spans
         self._seed = time.time_ns()
 
     def fresh(self) -> list[Any]:
         self._seed += 1
         return list(traces.requests(spans=self.spans, seed=self._seed))
 
-    def measure(self, name: str, send: Callable[[list[bytes]], Awaitable[None]], bodies: list[bytes]) -> float:
+    def _protobuf(self) -> list[bytes]:
+        return [request.SerializeToString() for request in self.fresh()]
+
+    def _zipped(self) -> list[bytes]:
+        return [gzip.compress(body, 6) for body in self._protobuf()]
+
+    def measure(
+        self, name: str, send: Callable[[list[bytes]], Awaitable[None]], bodies: list[bytes], server: Server
+    ) -> float:
         """Spans per second; prints the CPU and checks that all is stored."""
         before = self._stored()
-        collector, postgres = self.server.cpu_seconds(self.connection)
+        collector, postgres = server.cpu_seconds(self.connection)
         started = time.perf_counter()
         asyncio.run(send(bodies))  # type: ignore[arg-type]
         seconds = time.perf_counter() - started
-        collector_after, postgres_after = self.server.cpu_seconds(self.connection)
+        collector_after, postgres_after = server.cpu_seconds(self.connection)
         if self._stored() - before != self.spans:
             raise SystemExit(f"{name}: {self._stored() - before} of {self.spans} spans are stored")
         scale = 100_000 / self.spans
         print(f"    {name:<22}{self.spans / seconds:>9,.0f} spans/s   CPU per 100k spans: collector "
               f"{(collector_after - collector) * scale:.2f} s + PostgreSQL {(postgres_after - postgres) * scale:.2f} s"
-              f"   RSS {self.server.rss_mib():.0f} MiB")  # fmt: skip
+              f"   RSS {server.rss_mib():.0f} MiB")  # fmt: skip
         return self.spans / seconds
 
     def _stored(self) -> int:
@@ -193,20 +207,22 @@ class Bench:
         return int(row[0])
 
     def one_round(self) -> dict[str, float]:
-        http, grpc_port, key = self.server.http_port, self.server.grpc_port, self.key
+        one, two, key = self.server, self.pair, self.key
         plain = [request.SerializeToString() for request in self.fresh()]
-        zipped = [gzip.compress(request.SerializeToString(), 6) for request in self.fresh()]
         json_bodies = [traces.as_json(request) for request in self.fresh()]
-        grpc_bodies = [request.SerializeToString() for request in self.fresh()]
         rates = {}
         for name, batch in (("raw COPY, 512 rows", 512), ("raw COPY, 8192 rows", 8192)):
-            rows, _ = decode_rows(self.project_id, [r.SerializeToString() for r in self.fresh()], is_json=False)
+            rows, _ = decode_rows(self.project_id, self._protobuf(), is_json=False)
             rates[name] = len(rows) / raw_copy(self.connection, rows, batch)
             print(f"    {name:<22}{rates[name]:>9,.0f} rows/s")
-        rates["HTTP protobuf"] = self.measure("HTTP protobuf", lambda b: send_http(http, key, b, PROTOBUF), plain)
-        rates["gRPC"] = self.measure("gRPC", lambda b: send_grpc(grpc_port, key, b), grpc_bodies)
-        rates["HTTP JSON"] = self.measure("HTTP JSON", lambda b: send_http(http, key, b, JSON), json_bodies)
-        rates["HTTP gzip"] = self.measure("HTTP gzip", lambda b: send_http(http, key, b, GZIP), zipped)
+        for name, send, bodies, server in (
+            ("HTTP protobuf", lambda b: send_http(one.http_port, key, b, PROTOBUF), plain, one),
+            ("gRPC", lambda b: send_grpc(one.grpc_port, key, b), self._protobuf(), one),
+            ("HTTP JSON", lambda b: send_http(one.http_port, key, b, JSON), json_bodies, one),
+            ("HTTP gzip", lambda b: send_http(one.http_port, key, b, GZIP), self._zipped(), one),
+            ("HTTP, two processes", lambda b: send_http(two.http_port, key, b, PROTOBUF), self._protobuf(), two),
+        ):
+            rates[name] = self.measure(name, send, bodies, server)
         for name, bodies, is_json in (("decode protobuf", plain, False), ("decode JSON", json_bodies, True)):
             rows, seconds = decode_rows(self.project_id, bodies, is_json=is_json)
             rates[name] = len(rows) / seconds
@@ -228,7 +244,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spans", type=int, default=102_400, help="per measurement, a multiple of 512")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1, help="COSTAPP_COLLECTOR_PROCESSES")
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costapp.settings")
     django.setup()
@@ -236,19 +251,20 @@ def main() -> None:
 
     url = settings.DATABASE_URL
     print(f"Ingest: {options.spans} spans per measurement, 512 per request, {CONNECTIONS} connections, "
-          f"{options.processes} collector process(es), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
-    server = Server(url, options.processes)
-    try:
-        with psycopg.connect(url, autocommit=True) as connection, bench_project() as (project_id, key):
-            bench = Bench(server, connection, project_id, key, options.spans)
-            rounds = []
-            for number in range(options.rounds):
-                print(f"  round {number + 1}")
-                rounds.append(bench.one_round())
-            report(rounds)
-            print(f"  on disk, indexes included  {bytes_per_span(connection, project_id):.0f} bytes per span")
-    finally:
-        server.stop()
+          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    with (
+        Server(url, 1) as server,
+        Server(url, 2) as pair,
+        psycopg.connect(url, autocommit=True) as connection,
+        bench_project() as (project_id, key),
+    ):
+        bench = Bench(server, pair, connection, project_id=project_id, key=key, spans=options.spans)
+        rounds = []
+        for number in range(options.rounds):
+            print(f"  round {number + 1}")
+            rounds.append(bench.one_round())
+        report(rounds)
+        print(f"  on disk, indexes included  {bytes_per_span(connection, project_id):.0f} bytes per span")
 
 
 def report(rounds: list[dict[str, float]]) -> None:
@@ -256,8 +272,10 @@ def report(rounds: list[dict[str, float]]) -> None:
     for name in rounds[0]:
         rate = statistics.median(found[name] for found in rounds)
         to_copy = statistics.median(found[name] / found["raw COPY, 512 rows"] for found in rounds)
+        to_large = statistics.median(found[name] / found["raw COPY, 8192 rows"] for found in rounds)
         to_http = statistics.median(found[name] / found["HTTP protobuf"] for found in rounds)
-        print(f"    {name:<22}{rate:>9,.0f} /s   {to_copy:>5.0%} of raw COPY   {to_http:>5.0%} of HTTP protobuf")
+        print(f"    {name:<22}{rate:>9,.0f} /s   {to_copy:>5.0%} of COPY by 512, "
+              f"{to_large:>4.0%} by 8192   {to_http:>5.0%} of HTTP protobuf")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def trace_shapes(dice: random.Random) -> list[Shape]:
         "session.id": f"s-{dice.getrandbits(40):010x}",
     }
     lookup = dice.random() < 0.5
-    http = {"http.request.method": "POST", "http.route": "/chat", "http.response.status_code": 200, "url.scheme": "https"}
+    http = {"http.request.method": "POST", "http.route": "/chat", "http.response.status_code": 200, "url.path": "/chat"}
     database = {"db.system.name": "postgresql", "db.operation.name": "SELECT", "db.collection.name": "sessions"}
     inner = Shape("cache lookup", CLIENT, 2, {"cache.hit": True, "db.system.name": "redis"}) if lookup else Shape(
         "embeddings text-embedding-3-small", CLIENT, 2, _embedding(dice, common))
@@ -83,7 +83,8 @@ def trace_shapes(dice: random.Random) -> list[Shape]:
         Shape("retrieve", INTERNAL, 0, {"retriever.top_k": 8}),
         inner,
         Shape(f"chat {first}", CLIENT, 0, _call(dice, first, common)),
-        Shape("execute_tool search", INTERNAL, 0, {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}),
+        Shape("execute_tool search", INTERNAL, 0,
+              {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}),
         Shape(f"chat {second}", CLIENT, 0, _call(dice, second, common)),
         Shape("publish answer", PRODUCER, 0, {"messaging.system": "kafka", "messaging.destination.name": "answers"}),
     ]  # fmt: skip
@@ -103,7 +104,7 @@ def _request(dice: random.Random, traces: int, at_ns: int) -> ExportTraceService
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
     service = dice.choice(["assistant", "gateway", "worker"])
-    resource = {"service.name": service, "deployment.environment.name": "production", "telemetry.sdk.language": "python"}
+    resource = {"service.name": service, "deployment.environment.name": "production", "process.pid": 7}
     group.resource.attributes.extend(_key_values(resource))
     scope = group.scope_spans.add()
     scope.scope.name, scope.scope.version = "opentelemetry.instrumentation.genai.openai", "1.3b0"
@@ -185,5 +186,12 @@ def _json_value(value: Any) -> dict[str, Any]:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return {"arrayValue": {"values": [_json_value(item) for item in value.array_value.values]}}
-    name = {"string_value": "stringValue", "int_value": "intValue", "double_value": "doubleValue", "bool_value": "boolValue"}
-    return {name[kind]: getattr(value, kind)}
+    return {_JSON_KINDS[kind]: getattr(value, kind)}
+
+
+_JSON_KINDS = {
+    "string_value": "stringValue",
+    "int_value": "intValue",
+    "double_value": "doubleValue",
+    "bool_value": "boolValue",
+}

@@ -5,7 +5,7 @@ bounded cache first; only unknown ones are parsed and given to the recogniser.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from collectors.codecs import Codec, Cuts
 from collectors.dialects import Hit, Recogniser, Resource, Scalar, Scope
@@ -14,8 +14,8 @@ from collectors.settings import Settings
 _CACHED_BYTES = 160  # longer attributes hardly ever repeat
 _GENERATION = 8_192  # entries; at most twice that many are kept
 _CACHED_RESOURCES = 512
-_KEYS = 4_096  # distinct keys of which it is known whether they are wanted
-_UNKNOWN = object()
+_KEYS = 4_096  # distinct keys of which it is known whether they are of interest
+_UNKNOWN: Any = object()
 Value = TypeVar("Value")
 
 
@@ -29,7 +29,7 @@ class Attributes:
         self.cuts = Cuts(limits)
         self._young: dict[bytes, Hit | None] = {}
         self._old: dict[bytes, Hit | None] = {}
-        self._keys: dict[bytes, bool] = {}
+        self._names = Names(recogniser)
         self._resources: dict[bytes, Resource] = {}
         self._scopes: dict[bytes, Scope] = {}
 
@@ -38,11 +38,11 @@ class Attributes:
         if len(raws) > self._limits.attributes:
             raws = self._cut(raws)
         young = self._young
+        known = young.get
         found = []
         for raw in raws[:]:  # a slice is a list, which is read faster than a protobuf container
-            try:
-                hit = young[raw]
-            except KeyError:
+            hit = known(raw, _UNKNOWN)
+            if hit is _UNKNOWN:
                 hit = self._unseen(raw)
             if hit is not None:
                 found.append(hit)
@@ -78,24 +78,30 @@ class Attributes:
     def _unseen(self, raw: bytes) -> Hit | None:
         if len(raw) > _CACHED_BYTES:
             return self._recognise(raw)
-        hit = self._old.get(raw, _UNKNOWN)
+        hit: Hit | None = self._old.get(raw, _UNKNOWN)
         if hit is _UNKNOWN:
             hit = self._recognise(raw)
-        self._young[raw] = hit  # type: ignore[assignment]
-        return hit  # type: ignore[return-value]
+        self._young[raw] = hit
+        return hit
 
     def _recognise(self, raw: bytes) -> Hit | None:
-        pair = self._codec.key_value(raw, self.cuts, self._wanted)
+        pair = self._codec.key_value(raw, self.cuts, self._names)
         return self._recogniser.recognise(*pair) if pair is not None else None
 
-    def _wanted(self, key: bytes) -> bool:
-        """Whether an attribute of this key can state anything; if not, its value is not parsed."""
-        wanted = self._keys.get(key)
-        if wanted is None:
-            if len(self._keys) >= _KEYS:
-                self._keys.clear()
-            wanted = self._keys[key] = self._recogniser.wants(key.decode("utf-8", "replace"))
-        return wanted
+
+class Names(dict[bytes, str | None]):
+    """Keys as text; None for those that cannot state anything, whose values need not be parsed."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        super().__init__()
+        self._recogniser = recogniser
+
+    def __missing__(self, key: bytes) -> str | None:
+        if len(self) >= _KEYS:
+            self.clear()
+        name = key.decode("utf-8", "replace")
+        self[key] = found = name if self._recogniser.wants(name) else None
+        return found
 
 
 def _remember(cache: dict[bytes, Value], raw: bytes, value: Value) -> None:

@@ -7,7 +7,7 @@ types (those of wire.py: ids and names are bytes, times are integers, attributes
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -21,7 +21,7 @@ _DELTA = 1  # AggregationTemporality
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 
 
-Wanted = Callable[[bytes], bool]
+Names = Mapping[bytes, str | None] | None  # of keys; None: decode them all
 
 
 class Group(NamedTuple):
@@ -73,8 +73,8 @@ class Codec(Protocol):
 
     def scope(self, raw: bytes) -> Scope: ...
 
-    def key_value(self, raw: bytes, cuts: Cuts, wanted: Wanted | None = None) -> tuple[str, Scalar] | None:
-        """One attribute; None if its key is not wanted or (counted) if it cannot be read."""
+    def key_value(self, raw: bytes, cuts: Cuts, names: Names = None) -> tuple[str, Scalar] | None:
+        """One attribute; None if its key is of no interest or (counted) if it cannot be read."""
 
     def value(self, raw: bytes, cuts: Cuts) -> Scalar:
         """One AnyValue: the body of a log record."""
@@ -96,12 +96,11 @@ class Protobuf:
         scope = wire.Scope.FromString(raw)
         return Scope(scope.name.decode("utf-8", "replace")[:256], scope.version.decode("utf-8", "replace")[:64])
 
-    def key_value(self, raw: bytes, cuts: Cuts, wanted: Wanted | None = None) -> tuple[str, Scalar] | None:
+    def key_value(self, raw: bytes, cuts: Cuts, names: Names = None) -> tuple[str, Scalar] | None:
         short = _short_text(raw)
         if short is not None and len(short[0]) <= cuts.limits.key_bytes and len(short[1]) <= cuts.limits.value_chars:
-            if wanted is not None and not wanted(short[0]):
-                return None
-            return short[0].decode("utf-8", "replace"), short[1].decode("utf-8", "replace")
+            name = short[0].decode("utf-8", "replace") if names is None else names[short[0]]
+            return (name, short[1].decode("utf-8", "replace")) if name is not None else None
         try:
             item = wire.KeyValue.FromString(raw)
         except wire.DecodeError:  # also when nested deeper than 100 levels
@@ -110,9 +109,8 @@ class Protobuf:
         if len(item.key) > cuts.limits.key_bytes:
             cuts.odd["keys_cut"] += 1
             return None
-        if wanted is not None and not wanted(item.key):
-            return None
-        return item.key.decode("utf-8", "replace"), _scalar(item.value, cuts, 1)
+        name = item.key.decode("utf-8", "replace") if names is None else names[item.key]
+        return (name, _scalar(item.value, cuts, 1)) if name is not None else None
 
     def value(self, raw: bytes, cuts: Cuts) -> Scalar:
         try:
@@ -187,7 +185,7 @@ class Json:
             scope = None
         return Scope((scope.name or "")[:256], (scope.version or "")[:64]) if scope else Scope("")
 
-    def key_value(self, raw: bytes, cuts: Cuts, wanted: Wanted | None = None) -> tuple[str, Scalar] | None:
+    def key_value(self, raw: bytes, cuts: Cuts, names: Names = None) -> tuple[str, Scalar] | None:
         try:
             item = wire_json.decode_key_value(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

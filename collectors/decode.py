@@ -22,7 +22,8 @@ from collectors.errors import Refusal, bad_data
 from collectors.settings import Settings
 from costapp.core.ids import response_hash
 from costapp.core.values import Role, SpanFacts, SpanFlag
-from costapp.storage.spans import FactsTemplate, encode_facts, encode_row, facts_template, pack_row
+from costapp.storage.facts import FactsTemplate, encode_facts, facts_template
+from costapp.storage.spans import encode_row, pack_row
 
 PAUSE = 512  # items between two pauses
 _FEW_HITS = 2  # spans that state more hardly ever repeat

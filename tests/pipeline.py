@@ -7,6 +7,7 @@ import psycopg
 from django.db import connection as django_connection
 
 from costapp.core.values import Role, Span, SpanFacts
+from costapp.storage import partitions
 from costapp.storage.connection import connect
 from costapp.storage.spans import insert_spans
 
@@ -76,3 +77,9 @@ def price(project: Any, *, input_nano: int = 2_500_000_000, output_nano: int = 1
     price_list = PriceList.objects.create(project=project, name="Own prices")
     rates = {"input": {"nano": input_nano}, "output": {"nano": output_nano}, "cache_read": {"nano": input_nano // 2}}
     return RateSet.objects.create(price_list=price_list, provider="openai", model="gpt-4o*", rates=rates)
+
+
+def drop_partitions(conn: psycopg.Connection[Any]) -> None:
+    for table in partitions.GRAINS:
+        for partition in partitions.existing(conn, table):
+            conn.execute(f"drop table {partition.name}")

@@ -16,7 +16,7 @@ SCHEMA = (ROOT / "costapp/storage/schema.sql").read_text()
 LAYERS = {
     "costapp/core": {"msgspec"},
     "anomaly": {"costapp.core", "numpy", "pandas", "sklearn"},
-    "costapp/storage": {"costapp.core", "psycopg", "msgspec", "orjson"},
+    "costapp/storage": {"costapp.core", "psycopg", "msgspec", "orjson", "zstandard"},
     "costapp/models": {"costapp.core", "django"},
     "collectors": {
         "costapp.core", "costapp.storage", "costapp.env", "costapp.__version__",

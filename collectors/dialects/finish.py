@@ -28,6 +28,10 @@ FIRST_TOKEN_EVENTS = frozenset({
     "llm.content.completion.chunk", "gen_ai.choice.chunk", "first_token",
 })  # fmt: skip
 _INVENTED_ID = re.compile(r"^(chatcmpl-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+#: Cloud endpoints name the region that decides the price.
+_REGION_IN_HOST = re.compile(
+    r"^bedrock-runtime(?:-fips)?\.([a-z0-9-]{4,24})\.amazonaws\.com|^([a-z0-9-]{4,24})-aiplatform\.googleapis\.com"
+)
 _RUN_ID = re.compile(r"^(lc_)?run-")
 _STREAM, _LATE, _DROPPED = int(SpanFlag.STREAM), int(SpanFlag.LATE_RESULT), int(SpanFlag.CONTENT_DROPPED)
 _CALL, _MAYBE = int(Role.CALL), int(Role.MAYBE)
@@ -108,6 +112,8 @@ def _host(found: Found) -> None:
     if port and ":" not in host and port not in (443, 80):
         host = f"{host}:{port}"
     found["host"] = clean(host) or None
+    if "region" not in found and (region := _REGION_IN_HOST.search(host)):
+        found["region"] = region.group(1) or region.group(2)
 
 
 def _response_id(found: Found, scope: Scope) -> None:

@@ -1,5 +1,7 @@
 """LiteLLM (SDK callback and proxy), MLflow, logfire and pydantic-ai: clients with a few names of their own."""
 
+import re
+
 from collectors.dialects.rules import Rule, Table, both, choice, stated, text
 from collectors.dialects.scalars import clean, mapping_of, nano_of, text_of, truth_of
 from collectors.dialects.types import Fact, Hit, Scalar
@@ -55,6 +57,46 @@ def _response_data(value: Scalar) -> Hit | None:
     return usage_hit(usage, 41, authoritative=False) if usage else None
 
 
+#: Providers as LiteLLM names them. The child span ``raw_gen_ai_request`` repeats the provider's response as
+#: ``llm.<provider>.<field>``. Under an application's own span it is all that LiteLLM sends: a span without
+#: a role, so a call only if no ``litellm_request`` lies around it.
+LITELLM_PROVIDERS = (
+    "anthropic", "azure", "azure_ai", "bedrock", "bedrock_converse", "cerebras", "cohere", "databricks", "deepseek",
+    "fireworks_ai", "gemini", "groq", "hosted_vllm", "mistral", "nvidia_nim", "ollama", "openai", "openrouter",
+    "perplexity", "together_ai", "vertex_ai", "watsonx", "xai",
+)  # fmt: skip
+
+
+_RAW = re.compile(rf"llm\.({'|'.join(LITELLM_PROVIDERS)})\.(\w+)")
+_RAW_FIELDS: Table = {
+    "model": text("model_responded", 40),
+    "modelVersion": text("model_responded", 41),
+    "id": text("response_id", 40),
+    "responseId": text("response_id", 41),
+    "service_tier": text("service_tier", 40),
+}
+_RAW_USAGE = ("usage", "usageMetadata")
+#: For the reference page.
+LITELLM_RAW = tuple(f"llm.<provider>.{field}" for field in (*_RAW_USAGE, *_RAW_FIELDS))
+
+
+def raw_response(key: str) -> Rule | None:
+    """The rule for a field of the provider's own response, weaker than everything LiteLLM itself states."""
+    found = _RAW.fullmatch(key)
+    if found is None:
+        return None
+    provider, field = found.groups()
+    if field not in _RAW_USAGE:
+        return _RAW_FIELDS.get(field)
+    named = Fact("provider_raw", 40, provider)
+
+    def read(value: Scalar) -> Hit | None:
+        hit = usage_hit(value, 40)
+        return (*hit, named) if hit else None
+
+    return Rule((*_USAGE_SLOTS, "usage_shape", "provider_raw"), read)
+
+
 LITELLM: Table = {
     "litellm.provider.model": text("model_requested", 30),
     "litellm.call_id": text("call_id"),
@@ -80,5 +122,6 @@ LOGFIRE: Table = {
     "logfire.span_type": Rule(("late_result",), _late_log),
     "request_data": Rule(("model_requested",), _request_data),
     "response_data": Rule(_USAGE_SLOTS, _response_data),
+    "usage": Rule(_USAGE_SLOTS, _filling_usage),  # of the OpenAI Agents SDK; its turns and tasks repeat it
     "model_name": text("model_bare", 1),
 }

@@ -18,10 +18,19 @@ OPERATIONS = {
     "chat": "chat", "chat_streaming": "chat", "chat_completions": "chat", "chat.completions": "chat",
     "responses": "chat", "messages": "chat", "llm_call": "chat", "call_llm": "chat", "generate_text": "chat",
     "generate_content": "generate_content", "text_completion": "text_completion", "completion": "text_completion",
-    "completions": "text_completion", "embeddings": "embeddings", "embedding": "embeddings", "embed": "embeddings",
+    "completions": "text_completion", "text.completions": "text_completion",
+    "chat.streaming_completions": "chat", "text.streaming_completions": "text_completion",
+    "embeddings": "embeddings", "embedding": "embeddings", "embed": "embeddings",
     "embed_content": "embeddings", "rerank": "rerank", "image": "image", "image_generation": "image",
     "images": "image", "generate_image": "image", "speech": "audio", "audio": "audio", "transcription": "audio",
     "transcriptions": "audio",
+    # LiteLLM names its own functions, the asynchronous ones apart.
+    "acompletion": "chat", "aresponses": "chat", "anthropic_messages": "chat",
+    "generate_content_stream": "generate_content",
+    "agenerate_content": "generate_content", "agenerate_content_stream": "generate_content",
+    "atext_completion": "text_completion", "aembedding": "embeddings", "arerank": "rerank",
+    "aimage_generation": "image", "image_edit": "image", "aimage_edit": "image", "aspeech": "audio",
+    "atranscription": "audio",
 }  # fmt: skip
 PLAIN_OPERATIONS = frozenset({"execute_tool", "retrieval", "vector_store", "retrieve"})
 ROLE_RANK = 6

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collectors.dialects import (
+    app,
     attribution,
     coding_agents,
     content,
@@ -29,8 +30,9 @@ from costapp.core.values import Role, Signal, Span, SpanFacts, SpanFlag
 
 #: Every recognised attribute name. docs/attributes.md is held equal to it by a test.
 BUILT_IN: Mapping[str, Rule] = joined([
-    {"service.name": text("service")}, attribution.TABLE, otel_genai.TABLE, openinference.TABLE, openllmetry.TABLE,
-    vercel.TABLE, langfuse.TABLE, gateways.LITELLM, gateways.MLFLOW, gateways.LOGFIRE, coding_agents.TABLE,
+    {"service.name": text("service")}, attribution.TABLE, app.TABLE, otel_genai.TABLE, openinference.TABLE,
+    openllmetry.TABLE, vercel.TABLE, langfuse.TABLE, gateways.LITELLM, gateways.MLFLOW, gateways.LOGFIRE,
+    coding_agents.TABLE,
 ])  # fmt: skip
 
 #: The OpenTelemetry event that repeats the usage of a call.
@@ -223,7 +225,7 @@ class Recogniser:
             return cache[key]
         if len(cache) >= _MAX_KEYS:
             cache.clear()
-        rule = cache[key] = self._part_rule(key) or attribution.by_pattern(key)
+        rule = cache[key] = self._part_rule(key) or gateways.raw_response(key) or attribution.by_pattern(key)
         return rule
 
     def _part_rule(self, key: str) -> Rule | None:

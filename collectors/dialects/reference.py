@@ -2,7 +2,7 @@
 
 import sys
 
-from collectors.dialects import attribution, content
+from collectors.dialects import attribution, content, gateways
 from collectors.dialects.recogniser import BUILT_IN
 
 #: Canonical field -> (heading, slots of the tables that end up in it). In the order of the page.
@@ -24,6 +24,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "reported cost": ("reported_nano", "bare_cost"),
     "streamed": ("stream",),
     "answered by the app's own cache": ("app_cached",),
+    "batch processing": ("batch",),
+    "units (images, seconds, characters, searches) of calls not billed by token": ("units", "unit"),
     "time to first token": ("ttft_us", "ttft_unsure_us", "bare_ttft_us"),
     "duration (events)": ("bare_duration_us",),
     "result of an earlier span": ("late_result",),
@@ -82,6 +84,7 @@ def _fields() -> list[str]:
     for heading, slots in FIELDS.items():
         names = [name for name, rule in BUILT_IN.items() if set(rule.slots) & set(slots) and name not in _SAID]
         rows.append(_row(heading, names))
+    rows.append(_row("the provider's own response (LiteLLM)", gateways.LITELLM_RAW))
     return [*rows, ""]
 
 

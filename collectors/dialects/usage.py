@@ -62,7 +62,9 @@ _BUCKETS: Mapping[str, tuple[str, ...]] = {
         "input_cache_creation", "cache_creation_input_tokens", "input_cache_write", "input_cache_creation_5m",
         "input_cache_creation_1h", "input_ephemeral_5m_input_tokens", "input_ephemeral_1h_input_tokens",
     ),
-    "cache_write_1h": ("input_cache_creation_1h", "input_ephemeral_1h_input_tokens"),
+    "cache_write_1h": (
+        "input_cache_creation_1h", "input_ephemeral_1h_input_tokens", "cache_creation_ephemeral_1h_input_tokens",
+    ),
     "reasoning": ("output_reasoning", "output_reasoning_tokens", "reasoning_tokens"),
     "audio_in": ("input_audio", "input_audio_tokens"),
     "audio_out": ("output_audio", "output_audio_tokens"),
@@ -110,10 +112,17 @@ def _read(document: Mapping[str, Scalar]) -> tuple[dict[str, int | None], UsageS
                 if number is not None and found.get(slot) is None:
                     found[slot] = number
                     nested = nested or slot.startswith("cache")
-    creation = mapping_of(document.get("cache_creation"))
-    if "ephemeral_1h_input_tokens" in creation:
-        found["cache_write_1h"] = count_of(creation["ephemeral_1h_input_tokens"])
+    for creation in _cache_creations(document):
+        if "ephemeral_1h_input_tokens" in creation:
+            found["cache_write_1h"] = count_of(creation["ephemeral_1h_input_tokens"])
     return found, UsageShape.INCLUSIVE if nested else _flat_shape(document, found)
+
+
+def _cache_creations(document: Mapping[str, Scalar]) -> Iterator[Mapping[str, Scalar]]:
+    """Where the cache writes are split by lifetime: Anthropic's own place, and LiteLLM's inside the details."""
+    yield mapping_of(document.get("cache_creation"))
+    for name in _INPUT_DETAILS:
+        yield mapping_of(mapping_of(document.get(name)).get("cache_creation_token_details"))
 
 
 def _flat_shape(document: Mapping[str, Scalar], found: Mapping[str, int | None]) -> UsageShape:

@@ -11,8 +11,8 @@ Parent links are untrusted: a missing parent ends the walk, and spans on a cycle
 in the number of spans.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from costapp.core.values import AttributionSource, Span, SpanFacts
 
@@ -55,7 +55,6 @@ class Attribution(NamedTuple):
 
 EMPTY: Final = Context()
 _PENDING: Final = Context(holder=-1)  # marks a span whose context is being computed
-_FIELDS: Final = ("feature", "user", "session", "team", "variant", "prompt_version", "environment")
 _RESOURCE: Final = ("resource_feature", "resource_user", "resource_session", "resource_team", "resource_variant")
 
 
@@ -146,14 +145,59 @@ def extended(context: Context, f: SpanFacts, holder: int) -> Context:
 
 def attribute(members: Sequence[tuple[Trace, Span]]) -> Attribution:
     """The dimensions of one call, seen by these spans, the canonical one first."""
-    trace, span = members[0]
-    context = trace.context(span)
     if len(members) > 1:
         context = _union(members)
-    if context.feature and context.user and context.session and context.team and context.environment:
-        source = OWN if any(s.facts.feature and not s.facts.feature_rank for _, s in members) else ANCESTOR
-        return _attribution([value or "" for value in context[:7]], source)
-    return _from_further_away(members, context)
+        return _resolved(context, _common([trace for trace, _ in members]), [span.facts for _, span in members])
+    trace, span = members[0]
+    return _resolved(trace.context(span), trace.agreed(), (span.facts,))
+
+
+def _resolved(c: Context, agreed: Mapping[str, str], members: Sequence[SpanFacts]) -> Attribution:
+    """Per dimension: the call or its ancestors, else the trace, else the resource, else a weak name."""
+    said = agreed.get
+    f = members[0]
+    if len(members) > 1:
+        f = _first_resource(members)
+    feature, source = _feature(c, said("feature"), f.resource_feature, members)
+    if not feature:
+        feature = c.weak_feature or said("weak_feature") or ""
+        source = RULE if feature else NONE
+    return Attribution(
+        feature,
+        c.user or said("user") or f.resource_user or "",
+        c.session or said("session") or f.resource_session or c.weak_session or said("weak_session") or "",
+        c.team or said("team") or f.resource_team or "",
+        c.variant or said("variant") or f.resource_variant or "",
+        c.prompt_version or "",  # another call's prompt is not this one's, even if it is the only one that is named
+        c.environment or said("environment") or "",
+        source,
+    )
+
+
+def _feature(
+    c: Context, of_trace: str | None, of_resource: str | None, members: Sequence[SpanFacts]
+) -> tuple[str, int]:
+    if c.feature:
+        own = any(f.feature and not f.feature_rank for f in members)
+        return c.feature, OWN if own else ANCESTOR
+    if of_trace:
+        return of_trace, TRACE
+    return (of_resource, RESOURCE) if of_resource else ("", NONE)
+
+
+def _first_resource(members: Sequence[SpanFacts]) -> SpanFacts:
+    """The first resource statement per dimension, of all members."""
+    first: dict[str, Any] = {name: next((v for f in members if (v := getattr(f, name))), None) for name in _RESOURCE}
+    return SpanFacts(**first)
+
+
+def _common(traces: Sequence[Trace]) -> Mapping[str, str]:
+    """What the traces agree on; a dimension that two of them state differently is left out."""
+    first, *others = (trace.agreed() for trace in dict.fromkeys(traces))
+    if not others:
+        return first
+    names = {name for agreed in (first, *others) for name in agreed}
+    return {name: value for name in names if (value := _one(a.get(name, "") for a in (first, *others)))}
 
 
 def _union(members: Sequence[tuple[Trace, Span]]) -> Context:
@@ -168,37 +212,6 @@ def _union(members: Sequence[tuple[Trace, Span]]) -> Context:
                    weak.weak_feature_rank, weak_session)  # fmt: skip
 
 
-def _from_further_away(members: Sequence[tuple[Trace, Span]], context: Context) -> Attribution:
-    """Fill what neither the call nor its ancestors state."""
-    values = [value or "" for value in context[:7]]
-    source = NONE
-    if values[0]:
-        source = OWN if any(s.facts.feature and not s.facts.feature_rank for _, s in members) else ANCESTOR
-    agreed = [trace.agreed() for trace in dict.fromkeys(trace for trace, _ in members)]
-    for i, field in enumerate(_FIELDS):
-        if not values[i]:
-            values[i] = _one(found.get(field, "") for found in agreed)
-            if i == 0 and values[0]:
-                source = TRACE
-    for i, field in enumerate(_RESOURCE):
-        if not values[i]:
-            values[i] = next((v for _, s in members if (v := getattr(s.facts, field))), "")
-            if i == 0 and values[0]:
-                source = RESOURCE
-    if not values[0]:
-        values[0] = context.weak_feature or _one(found.get("weak_feature", "") for found in agreed)
-        source = RULE if values[0] else NONE
-    if not values[2]:
-        values[2] = context.weak_session or _one(found.get("weak_session", "") for found in agreed)
-    return _attribution(values, source)
-
-
-def _attribution(values: Sequence[str], source: int) -> Attribution:
-    """From values in the order of `_FIELDS`."""
-    feature, user, session, team, variant, prompt_version, environment = values
-    return Attribution(feature, user, session, team, variant, prompt_version, environment, source)
-
-
 def _one(values: Iterable[str]) -> str:
     """The only distinct value, "" if there is none or more than one."""
     found = {value for value in values if value}
@@ -208,12 +221,14 @@ def _one(values: Iterable[str]) -> str:
 def _agreed(all_facts: Iterable[SpanFacts]) -> dict[str, str]:
     stated: dict[str, set[str]] = {}
     for f in all_facts:
-        if f.feature:
-            stated.setdefault(f"weak_feature_{f.feature_rank}" if f.feature_rank else "feature", set()).add(f.feature)
-        if f.session:
-            stated.setdefault("weak_session" if f.session_rank else "session", set()).add(f.session)
-        for field in ("user", "team", "variant", "prompt_version", "environment"):
-            value = getattr(f, field)
+        if f.environment:
+            stated.setdefault("environment", set()).add(f.environment)
+        if not (f.feature or f.session or f.user or f.team or f.variant):
+            continue
+        feature = f"weak_feature_{f.feature_rank}" if f.feature_rank else "feature"
+        session = "weak_session" if f.session_rank else "session"
+        for field, value in ((feature, f.feature), (session, f.session), ("user", f.user), ("team", f.team),
+                             ("variant", f.variant)):  # fmt: skip
             if value:
                 stated.setdefault(field, set()).add(value)
     agreed = {field: next(iter(values)) for field, values in stated.items() if len(values) == 1}

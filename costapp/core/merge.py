@@ -197,7 +197,7 @@ def _by_nesting(ordered: Sequence[Leaf]) -> list[Leaf]:
     for leaf in ordered:
         holder = leaf.trace.above(leaf.span).holder
         outer = by_place.get((leaf.span.trace_id, holder)) if holder else None
-        if outer is not None and outer is not leaf and leaf.scope[1] != _EVENT:
+        if outer is not None and leaf.scope[1] != _EVENT and _within(outer, leaf):
             held.setdefault(id(outer), (outer, []))[1].append(leaf)
     aggregates: dict[int, Leaf] = {}
     for outer, inner in sorted(held.values(), key=lambda pair: pair[0].key, reverse=True):  # the innermost first
@@ -209,6 +209,16 @@ def _by_nesting(ordered: Sequence[Leaf]) -> list[Leaf]:
             if id(leaf) not in aggregates:
                 _join(outer, leaf)
     return list(aggregates.values())
+
+
+def _within(outer: Leaf, leaf: Leaf) -> bool:
+    """The inner call began before the outer one ended: a span left current makes later calls its children.
+
+    Clocks of two services may differ by more than a call lasts, so there the link alone decides.
+    """
+    if outer is leaf:
+        return False
+    return leaf.start_ns <= outer.end_ns + SLACK_NS or leaf.span.facts.service != outer.span.facts.service
 
 
 def _calls_among(inner: Sequence[Leaf]) -> int:
@@ -248,9 +258,10 @@ def _contains(a: Leaf, b: Leaf) -> bool:
     return b.start_ns - SLACK_NS <= a.start_ns and a.end_ns <= b.end_ns + SLACK_NS
 
 
-def _written_at_end(call: Leaf, event: Leaf) -> bool:
-    """The event lies in the call or shortly after it."""
-    return event.start_ns <= call.end_ns + EVENT_SLACK_NS
+def _written_at_end(one: Leaf, other: Leaf) -> bool:
+    """The event was written during the call or shortly after it."""
+    call, event = (one, other) if other.scope[1] == _EVENT else (other, one)
+    return call.start_ns - SLACK_NS <= event.end_ns <= call.end_ns + EVENT_SLACK_NS
 
 
 def _twins(leaves: Sequence[Leaf]) -> None:
@@ -334,16 +345,14 @@ def _pair(
         if leaf.scope not in allowed or (leaf.failed and buckets is _model_buckets):
             continue
         home, *neighbours = buckets(leaf)
-        for scope in scopes:
-            if scope == leaf.scope or (events_only and leaf.scope[1] != _EVENT):
-                continue
+        others = [s for s in scopes if s != leaf.scope and not (events_only and s[1] == leaf.scope[1])]
+        for scope in others:
             places = [(home, scope, leaf.scope), *((place, scope, leaf.scope) for place in neighbours)]
             if buckets is _model_buckets:
                 places = places[1:]
             _take_twin(leaf, [waiting[place] for place in places if place in waiting], near)
-        for scope in scopes:
-            if scope != leaf.scope and not (events_only and scope[1] != _EVENT):
-                waiting[(home, leaf.scope, scope)].append(leaf)
+        for scope in others:
+            waiting[(home, leaf.scope, scope)].append(leaf)
 
 
 def _take_twin(leaf: Leaf, stacks: Sequence[list[Leaf]], near: Near) -> None:

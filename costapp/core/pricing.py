@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from costapp.core.model_names import Names, Resolved, model_spellings
+from costapp.core.model_names import Names, Resolved, Seller, model_spellings
+from costapp.core.providers import ALIASES
 from costapp.core.rates import MINUTES_PER_DAY, NS_PER_MINUTE, CompiledRates, Discount, RateSet
 from costapp.core.values import Call, ChargeFlag, CostStatus, Priced, Usage, UsageState
 
@@ -217,27 +218,36 @@ class RateBook:
 class _Names(NamedTuple):
     """Every name that a project's own row may use for a call."""
 
-    providers: frozenset[str]
+    providers: frozenset[str]  #: who bills; not whose list price is taken: Azure's discount is not OpenAI's
     models: frozenset[str]
 
     @classmethod
     def of(cls, call: Call, resolved: Resolved, names: Names) -> "_Names":
         said = call.provider or call.provider_raw
-        providers = {said.lower(), names.provider_id(said), resolved.provider, resolved.owner}
+        providers = {said.lower(), names.provider_id(said), resolved.provider}
         models = {resolved.model}
         for text in (call.model, call.model_requested):
-            models.update(known.text for known in model_spellings(text, resolved.provider) if not known.inexact)
+            models.add(text.strip().lower())
+            models.update(_other_spellings(text, resolved, names))
         return cls(frozenset(providers - {""}), frozenset(models - {""}))
 
     def candidate(self, row: RateSet, fit: "_Fit") -> Candidate | None:
         provider, model = row.provider.lower(), row.model.lower()
-        if provider and provider not in self.providers:
+        if provider and self.providers.isdisjoint((provider, ALIASES.get(provider, ""))):
             return None
         if model in self.models:
             return _candidate(row, 2, 2 if provider else 1, fit, own=True)
         if "*" in model and any(_matches(model, name) for name in self.models):
             return _candidate(row, 1, 2 if provider else 1, fit, own=True)
         return None
+
+
+def _other_spellings(text: str, resolved: Resolved, names: Names) -> Iterator[str]:
+    """Shorter names of the same model; not those that the catalogue knows as another model."""
+    seller = Seller(resolved.provider)
+    for spelling in model_spellings(text, resolved.provider):
+        if not spelling.inexact and names.resolve(seller, spelling.text).model in ("", resolved.model):
+            yield spelling.text
 
 
 class _Fit(NamedTuple):

@@ -43,6 +43,9 @@ BUILT_IN: tuple[TokenRule, ...] = (
     TokenRule("gemini-cli-excludes-thoughts", "gemini-cli*", shape=UsageShape.OUTPUT_EXCLUDES_REASONING),
     TokenRule("openlit", "openlit.*", estimates_streams=True),
     TokenRule("openai-v2-hides-cache", "opentelemetry.instrumentation.openai_v2", cached_unseen=True),
+    # The same instrumentation under OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental.
+    TokenRule("openai-v2-latest-hides-cache", "opentelemetry.util.genai.handler", provider="openai", version_below="1",
+              cached_unseen=True),
     TokenRule("otel-js-hides-cache", "@opentelemetry/instrumentation-openai", cached_unseen=True),
     TokenRule("traceloop-js-hides-cache", "@traceloop/instrumentation-openai", cached_unseen=True),
     TokenRule("pydantic-ai-1-hides-cache", "pydantic-ai", provider="openai", version_below="2", cached_unseen=True),

@@ -21,8 +21,11 @@ class Console:
         self.since = time.monotonic()
 
     def say(self, text: str = "") -> None:
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        try:
+            self.stream.write(text + "\n")
+            self.stream.flush()
+        except OSError:  # the terminal is gone; what runs must still be kept up, or stopped in order
+            return
 
     def step(self, title: str, detail: str = "") -> None:
         """One finished step, with the seconds since the one before."""

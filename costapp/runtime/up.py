@@ -53,6 +53,11 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--demo", action="store_true", help="add a project with a believable company in it, and live traffic"
     )
+    parser.add_argument(
+        "--servers-only",
+        action="store_true",
+        help="start the embedded servers and nothing that uses them (for a restore)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -107,6 +112,11 @@ def start(supervisor: Supervisor, home: Path, chosen: argparse.Namespace) -> Non
     console = supervisor.console
     supervisor.environment |= environment(home, chosen)
     start_servers(supervisor, home)
+    if chosen.servers_only:
+        console.box(
+            ["Only the embedded servers run. Their addresses are in", str(home / "env"), "", "Stop with Ctrl-C."]
+        )
+        return
     prepare = [sys.executable, MANAGE, "bootstrap", "--credentials", home / FIRST_SIGN_IN]
     supervisor.run_once("bootstrap", [*prepare, "--demo"] if chosen.demo else prepare)
     console.step("schema, prices and first project")

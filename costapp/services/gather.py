@@ -8,6 +8,7 @@ the same or neighbouring days, unless that id is seen in too many traces to iden
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 import psycopg
@@ -21,7 +22,11 @@ from costapp.storage.traces import Node, NodeSpans
 TRACES_PER_RESPONSE = 16
 
 _DAY = timedelta(days=1)
-_NEIGHBOURS = (-_DAY, timedelta(0), _DAY)
+
+
+@lru_cache(maxsize=1024)
+def _near(day: date) -> tuple[date, date, date]:
+    return day - _DAY, day, day + _DAY
 
 
 class TraceSet(NamedTuple):
@@ -134,18 +139,22 @@ class Gatherer:
             return [node]
         members, pending = {node}, [node]
         while pending:
-            day, trace_id = current = pending.pop()
-            near = {(day - _DAY, trace_id), (day + _DAY, trace_id)} | self._links.get(current, set())
-            for other in near - members:
-                if other in self._found and not self._found[other].is_oversize:
+            for other in self._beside(pending.pop()) - members:
+                if not self._found[other].is_oversize:
                     members.add(other)
                     pending.append(other)
         return sorted(members)
 
+    def _beside(self, node: Node) -> set[Node]:
+        """Found nodes of the same trace on the days around, and linked ones."""
+        day, trace_id = node
+        beside = {(near, trace_id) for near in _near(day) if (near, trace_id) in self._found}
+        return beside.union(self._found.keys() & self._links[node]) if node in self._links else beside
+
 
 def _around(nodes: Iterable[Node]) -> set[Node]:
     """The nodes and the same traces on the days before and after."""
-    return {(day + offset, trace_id) for day, trace_id in nodes for offset in _NEIGHBOURS}
+    return {(near, trace_id) for day, trace_id in nodes for near in _near(day)}
 
 
 _Holders = dict[int, dict[date, set[bytes]]]
@@ -156,9 +165,9 @@ def _shared(asked: dict[int, set[Node]], holders: _Holders) -> Iterable[tuple[in
     for response_hash, nodes in asked.items():
         by_day = holders.get(response_hash, {})
         if sum(map(len, by_day.values())) > TRACES_PER_RESPONSE:
-            for day in {day + offset for day, _ in nodes for offset in _NEIGHBOURS}:
-                near: set[bytes] = set().union(*(by_day.get(day + offset, set()) for offset in _NEIGHBOURS))
-                if len(near) > TRACES_PER_RESPONSE:
+            for day in {near for own_day, _ in nodes for near in _near(own_day)}:
+                holding: set[bytes] = set().union(*(by_day.get(near, set()) for near in _near(day)))
+                if len(holding) > TRACES_PER_RESPONSE:
                     yield response_hash, day
 
 
@@ -172,6 +181,6 @@ def _edges_of(
         for day, trace_id in nodes:
             if (response_hash, day) in shared:
                 continue
-            for near in (day + offset for offset in _NEIGHBOURS):
+            for near in _near(day):
                 if (response_hash, near) not in shared:
                     yield from (((day, trace_id), (near, other)) for other in by_day.get(near, ()) if other != trace_id)

@@ -19,7 +19,7 @@ from costapp.core.money import format_nano
 from costapp.models.pricing import CATALOGUE_PRIORITY, PROJECT_PRIORITY, PriceList, RateSet
 from costapp.models.project import Project
 from costapp.services.genai_catalogue import PACKAGE, CatalogueData, package_version, read_package
-from costapp.services.price_csv import parse_price_csv
+from costapp.services.price_csv import PriceListError, parse_price_csv
 
 MAX_CHANGES = 500
 _SKU = ("provider", "model", "region", "service_tier", "batch", "window_start", "window_end", "valid_from")
@@ -90,6 +90,8 @@ def import_csv(
     Raises PriceListError, with every problem in a sentence, before anything is written.
     """
     now = now or timezone.now()
+    if not 0 < len(name) <= 100 or not name.isprintable():
+        raise PriceListError(["The name of a price list has 1 to 100 characters that can be shown."])
     rows = parse_price_csv(text)
     PriceList.objects.get_or_create(
         project=project, name=name, defaults={"kind": PriceList.Kind.CUSTOM, "priority": PROJECT_PRIORITY}

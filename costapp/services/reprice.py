@@ -54,6 +54,7 @@ class Repriced:
     first: date | None = None
     last: date | None = None
     resumed_at: date | None = None  #: an earlier run had come to here
+    prices_moved: bool = False  #: prices changed during the run: some charges have the earlier ones
     differences: list[Difference] = field(default_factory=list)
     requests: int = 0
     changed: int = 0
@@ -90,25 +91,27 @@ def reprice(
         return Repriced(project.slug, dry_run)
     first, last = max(first or known[0], known[0]), min(last or known[1], known[1])
     result = Repriced(project.slug, dry_run, first, last)
+    version = rates_version(conn)  # before the book: then the book is of this version or newer
     worker = _Worker(conn, project, load_rate_book(conn, project.pk))
     if dry_run:
         for day in days_with_charges(conn, project.pk, first=first, last=last):
             result.add(worker.compare(day))
             progress(day)
         return result
-    run = _run_for(conn, project, first, last)
+    run = _run_for(project, first, last, version)
     result.resumed_at = run.next_day if run.next_day > first else None
     for day in days_with_charges(conn, project.pk, first=run.next_day, last=last):
         result.add(worker.apply(day))
         run.advance(day)
         progress(day)
     run.finish(timezone.now())
+    result.prices_moved = rates_version(conn) != version
     return result
 
 
-def _run_for(conn: psycopg.Connection[Any], project: Project, first: date, last: date) -> RepriceRun:
+def _run_for(project: Project, first: date, last: date, version: int) -> RepriceRun:
     """The unfinished run over the same days with the same prices, else a new one."""
-    scope = {"project": project, "first_day": first, "last_day": last, "rates_version": rates_version(conn)}
+    scope = {"project": project, "first_day": first, "last_day": last, "rates_version": version}
     unfinished = RepriceRun.objects.filter(**scope, finished_at=None).order_by("-id").first()
     return unfinished or RepriceRun.objects.create(**scope, next_day=first)
 

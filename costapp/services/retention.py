@@ -20,11 +20,15 @@ class Keep(NamedTuple):
     span: int
     span_content: int
     charge: int
+    metric_point: int
 
 
 def configured() -> Keep:
     return Keep(
-        span=settings.KEEP_SPANS_DAYS, span_content=settings.KEEP_CONTENT_DAYS, charge=settings.KEEP_CHARGES_DAYS
+        span=settings.KEEP_SPANS_DAYS,
+        span_content=settings.KEEP_CONTENT_DAYS,
+        charge=settings.KEEP_CHARGES_DAYS,
+        metric_point=settings.KEEP_CHARGES_DAYS,
     )
 
 

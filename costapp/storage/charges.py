@@ -5,9 +5,10 @@ meanwhile. Traces without booked charges (nearly all) are copied straight into t
 others the rows go through a staging table and an upsert that leaves equal rows untouched.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from operator import itemgetter
 from struct import Struct
 from typing import NamedTuple
 
@@ -160,15 +161,26 @@ def _smallints(call: Call) -> bytes:
 
 
 def _texts(call: Call) -> bytes:
-    texts = (
-        call.feature, call.user, call.session, call.team, call.environment, call.service, call.span_name,
-        call.operation, call.provider, call.model, call.variant, call.prompt_version,
-    )  # fmt: skip
-    null_texts = (
-        call.model_requested if call.model_requested != call.model else "", call.service_tier, call.region, call.unit,
-        call.error, call.finish_reason, call.usage_rule, call.reported_source,
-    )  # fmt: skip
-    return b"".join(map(_text, texts)) + b"".join([_text(text) if text else _NULL for text in null_texts])
+    texts = _TEXTS_OF(call)
+    requested, model, *null_texts = _NULL_TEXTS_OF(call)
+    named = [_text(requested) if requested and requested != model else _NULL]
+    named += [_text(text) if text else _NULL for text in null_texts]
+    return b"".join((*map(_text, texts), *named))
+
+
+def _fields(*names: str) -> Callable[[Call], tuple[str, ...]]:
+    """Reads several fields of a call at once, a good deal faster than one by one."""
+    return itemgetter(*(Call._fields.index(name) for name in names))
+
+
+_TEXTS_OF = _fields(
+    "feature", "user", "session", "team", "environment", "service", "span_name", "operation", "provider", "model",
+    "variant", "prompt_version",
+)  # fmt: skip
+_NULL_TEXTS_OF = _fields(
+    "model_requested", "model", "service_tier", "region", "unit", "error", "finish_reason", "usage_rule",
+    "reported_source",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

@@ -44,11 +44,18 @@ _PENDING_CELLS = "select project_id, bucket_at from dirty_cell where grain = 0"
 _ZONE = "coalesce((select time_zone from rollup_zone zone where zone.project_id = {table}.project_id), 'UTC')"
 
 
-def _compare(left: str, right: str) -> str:
+# Sums outlive the charges they were made of: what lies before this cannot be compared with charges any more.
+_CHARGES_KEPT = (
+    "coalesce((select day + 2 from retention_horizon where table_name = 'charge')::timestamptz, '-infinity')"
+)
+
+
+def _compare(left: str, right: str, *, since: str = "'-infinity'") -> str:
     """Both sides have (project_id, bucket_at, sums as text); rows that differ or exist on one side only."""
     return f"""
     select project_id, bucket_at::text, l.sums, r.sums from ({left}) l
-    full join ({right}) r using (project_id, bucket_at) where l.sums is distinct from r.sums
+    full join ({right}) r using (project_id, bucket_at)
+    where l.sums is distinct from r.sums and bucket_at >= {since}
     """
 
 
@@ -82,6 +89,7 @@ def _actor_check(table: str, *, named: str) -> str:
     return _compare(
         _charges_by(_CHARGE_DAY, where=f"{named} and {_PENDING_DAYS.format(day=_CHARGE_DAY)}", sums=_ACTOR_SUMS),
         _sums_of(table, "bucket_at", where=_PENDING_DAYS.format(day="bucket_at"), sums=_ACTOR_SUMS),
+        since=_CHARGES_KEPT,
     )
 
 
@@ -115,6 +123,7 @@ CHECKS = (
         _compare(
             _charges_by(_CELL_OF_CHARGE, where=_NOT_PENDING_CELL.format(bucket=_CELL_OF_CHARGE)),
             _sums_of("rollup_5m", "bucket_at", where=_NOT_PENDING_CELL.format(bucket="bucket_at")),
+            since=_CHARGES_KEPT,
         ),
     ),
     Check(
@@ -141,6 +150,7 @@ CHECKS = (
                 where duration_us is not null and {_LATENCY_PENDING.format(hour=_HOUR_OF_CHARGE)} group by 1, 2""",
             f"""select project_id, bucket_at, sum(requests)::text as sums from latency_hour
                 where {_LATENCY_PENDING.format(hour="bucket_at")} group by 1, 2""",
+            since=_CHARGES_KEPT,
         ),
     ),
     Check(
@@ -150,6 +160,7 @@ CHECKS = (
                 where duration_us is not null and {_PENDING_DAYS.format(day=_CHARGE_DAY)} group by 1, 2""",
             f"""select project_id, bucket_at, sum(requests)::text as sums from latency_day
                 where {_PENDING_DAYS.format(day="bucket_at")} group by 1, 2""",
+            since=_CHARGES_KEPT,
         ),
     ),
     Check(

@@ -23,7 +23,7 @@ _MAINTENANCE_LOCK = 0x9A27
 
 #: The tables partitioned by day of event, and whether one partition holds a day or a month.
 DAILY, MONTHLY = "day", "month"
-GRAINS = {"span": DAILY, "span_content": DAILY, "charge": MONTHLY}
+GRAINS = {"span": DAILY, "span_content": DAILY, "charge": MONTHLY, "metric_point": MONTHLY}
 
 
 class Partition(NamedTuple):

@@ -330,7 +330,8 @@ create table metric_point (
     token_type text collate "C" not null,
     model      text collate "C" not null,
     primary key (project_id, day, stream, start_ns, time_ns)
-);
+) partition by range (day);
+create table metric_point_default partition of metric_point default;
 
 -- Failed sign-ins: the wait before the next attempt grows with their number.
 create table sign_in_failure (

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any, LiteralString, NamedTuple
 
-import msgspec
 import psycopg
 
 from costapp.core.ids import response_hash
 from costapp.core.values import Span, SpanFacts
+from costapp.storage.facts import decode_facts, encode_facts
 from costapp.storage.outbox import SHARDS
 
 Connection = psycopg.Connection[Any]
@@ -67,57 +67,6 @@ class SpanKey(NamedTuple):
     span_id: int
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(SpanFacts).decode
-_astuple = msgspec.structs.astuple
-_DEFAULTS = _astuple(SpanFacts())
-_DURATION = SpanFacts.__struct_fields__.index("duration_us")
-# Where a facts array may be cut: all behind must be defaults. Most spans state nothing behind the first of
-# these (they are no model calls); calls seldom state anything behind the last.
-_SHORT = SpanFacts.__struct_fields__.index("scope")
-_SHORT_CUTS = (9, 10, 14)
-_LONG_CUTS = (37, 42, 49)
-
-
-def _stated(facts: SpanFacts) -> tuple[Any, ...]:
-    """The values of the fields without (most of) the defaults at their end."""
-    values = _astuple(facts)
-    if values[_SHORT:] == _DEFAULTS[_SHORT:]:
-        values, cuts = values[:_SHORT], _SHORT_CUTS
-    else:
-        cuts = _LONG_CUTS
-    for cut in cuts:
-        if values[cut:] == _DEFAULTS[cut : len(values)]:
-            return values[:cut]
-    return values
-
-
-def encode_facts(facts: SpanFacts) -> bytes:
-    """Facts as a MessagePack array without its trailing defaults."""
-    return _encode(_stated(facts))
-
-
-class FactsTemplate(NamedTuple):
-    """The document of facts that differ only in their duration, as the bytes before and after it."""
-
-    head: bytes
-    tail: bytes
-
-    def fill(self, duration_us: int) -> bytes:
-        return self.head + _encode(duration_us) + self.tail
-
-
-def facts_template(facts: SpanFacts) -> FactsTemplate:
-    values = _stated(facts)
-    head, tail = values[:_DURATION], values[_DURATION + 1 :]
-    opening = _encode(values)[: 1 if len(values) < 16 else 3]  # says how many values follow
-    return FactsTemplate(opening + b"".join(map(_encode, head)), b"".join(map(_encode, tail)))
-
-
-def decode_facts(data: bytes) -> SpanFacts:
-    return _decode(data)
-
-
 def encode_row(
     project_id: int, trace_id: bytes, span_id: int, parent_id: int, start_ns: int, facts: SpanFacts
 ) -> bytes:
@@ -137,6 +86,10 @@ def pack_row(
         8, 4, project_id, 4, start_ns // _NANOS_PER_DAY - _DAYS_FROM_1970_TO_2000, 16, trace_id, 8, span_id,
         8, parent_id, 8, hashed, 8, start_ns, len(document),
     ) + document  # fmt: skip
+
+
+def facts_of(row: bytes) -> SpanFacts:
+    return decode_facts(row[_ROW.size :])
 
 
 def key_of(row: bytes) -> SpanKey:

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from costapp.core.values import Signal
-from costapp.storage.spans import decode_facts
+from costapp.storage.facts import decode_facts
 
 
 def marks_left(conn: psycopg.Connection[Any], project_id: int, trace_ids: Collection[bytes]) -> int:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from collectors import wire
-from costapp.storage.spans import decode_facts
+from costapp.storage.facts import decode_facts
 from tests.collectors.conftest import stored_count
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from benchmarks import traces as generated
 from collectors import wire
 from costapp.models import IngestKey
-from costapp.storage.spans import decode_facts
+from costapp.storage.facts import decode_facts
 from tests.collectors.conftest import gzipped, json_span, stored_count, traces
 
 PROTOBUF = "application/x-protobuf"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from costapp.core.values import Signal
-from costapp.storage.spans import decode_facts
+from costapp.storage.facts import decode_facts
 from tests.collectors.conftest import json_span, stored_count, traces
 
 CAPTURES = Path(__file__).resolve().parents[1] / "data/captures"

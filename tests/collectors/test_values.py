@@ -19,7 +19,8 @@ from collectors.dialects import Recogniser
 from collectors.errors import Refusal
 from collectors.settings import Settings
 from costapp.core.values import SpanFacts, SpanFlag
-from costapp.storage.spans import decode_facts, key_of
+from costapp.storage.facts import decode_facts
+from costapp.storage.spans import key_of
 from tests.collectors.conftest import json_span, stored_count, traces
 
 FACTS_AT = 90  # where the facts of a row begin

@@ -32,6 +32,14 @@ def test_else_the_trace_decides_if_it_speaks_with_one_voice() -> None:
     assert (found.feature, found.session, found.attribution_source) == ("search", "s1", AttributionSource.TRACE)
 
 
+def test_another_calls_prompt_version_is_not_this_calls() -> None:
+    root = span(prompt_version="v1")
+    assert only(root, call(root)).prompt_version == "v1"
+    root = span()
+    found = resolve([root, call(root, at=1, prompt_version="v2"), call(root, at=3)])
+    assert [c.prompt_version for c in found] == ["v2", ""]
+
+
 def test_two_features_in_the_trace_are_not_guessed_between() -> None:
     root = span()
     found = only(root, span(root, feature="search"), span(root, feature="chat"), call(root))

@@ -130,6 +130,19 @@ def test_an_outer_call_that_holds_several_calls_is_their_wrapper() -> None:
     assert len(resolve(spans)) == 2
 
 
+def test_a_later_call_below_a_span_that_was_left_current_is_a_call_of_its_own() -> None:
+    first = call(lasts=1.0)
+    later = call(first, at=2.0)
+    assert len(resolve([first, later])) == 2
+    assert len(resolve([first, call(first, at=2.0, scope="sdk")])) == 2
+
+
+def test_a_twin_in_another_service_is_found_in_spite_of_its_clock() -> None:
+    outer = call(lasts=1.0, service="app", scope="openai")
+    inner = call(outer, at=7.0, service="gateway", scope="litellm")
+    assert len(resolve([outer, inner])) == 1
+
+
 def test_attempts_below_one_wrapper_are_counted_and_charged_once() -> None:
     outer = call(scope="langchain", lasts=9)
     spans = [outer, failed(outer, at=1), failed(outer, at=3), call(outer, at=5, response_id="r")]
@@ -164,6 +177,12 @@ def test_an_event_written_beside_the_call_is_that_call_if_usage_agrees() -> None
     root = span(lasts=9)
     assert len(resolve([root, call(root, at=1), event(root, at=2.1, scope="events")])) == 1
     assert len(resolve([root, call(root, at=1), event(root, at=2.1, scope="events", input=999)])) == 2
+
+
+def test_an_event_that_seems_to_start_before_its_call_is_that_call() -> None:
+    root = span(lasts=9)
+    early = event(root, at=0.9995, lasts=1.001, scope="events")
+    assert len(resolve([root, call(root, at=1, lasts=1.0), early])) == 1
 
 
 def test_an_event_alone_is_a_call() -> None:

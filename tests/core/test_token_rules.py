@@ -57,3 +57,8 @@ def test_hostile_scope_names_do_not_grow_the_cache_without_end() -> None:
     for i in range(10_000):
         rules.rule(f"scope-{i}", None, "")
     assert len(rules._cache) <= 4097
+
+
+@pytest.mark.parametrize(("version", "hides"), [("0.4b0", True), ("1.3b0", False)])
+def test_openai_v2_under_the_latest_conventions_still_hides_the_cached_part(version: str, hides: bool) -> None:
+    assert DEFAULT.rule("opentelemetry.util.genai.handler", version, "openai").cached_unseen is hides

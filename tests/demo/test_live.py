@@ -15,7 +15,7 @@ from costapp.core.values import Call, ChargeFlag, Span
 from costapp.services.seed_demo.generate import day_spans
 from costapp.services.seed_demo.live import live_traces
 from costapp.services.seed_demo.otlp import export_request
-from costapp.storage.spans import decode_facts
+from costapp.storage.facts import decode_facts
 
 ANCHOR = date(2026, 3, 12)
 

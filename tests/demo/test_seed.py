@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
 import psycopg
@@ -56,6 +57,15 @@ def test_three_days_become_charges_that_add_up_and_a_second_run_changes_nothing(
     before = pipeline.fingerprint(conn)
     seed_demo(conn, now=now, days=3, scale=0.02)
     assert pipeline.fingerprint(conn) == before
+
+
+def test_the_command_says_that_the_ledger_holds(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django.conf.settings.DATABASE_URL", f"{conn.info.dsn} password={conn.info.password}")
+    import_catalogue()
+    out = StringIO()
+    call_command("seed_demo", "--days", "2", "--scale", "0.02", stdout=out)
+    assert "day 2 of 2" in out.getvalue()
+    assert "every invariant of the ledger holds" in out.getvalue()
 
 
 def test_real_data_is_left_alone(conn: Connection) -> None:

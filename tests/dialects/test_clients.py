@@ -358,6 +358,9 @@ def test_logfire_openai_agents_repeats_usage_on_turns_and_tasks() -> None:
     turn = app.span("Turn 1", {"usage": '{"input_tokens":642,"output_tokens":45}'}, task, lasts=8)
     found = only(task, turn, app.span("Responses API with 'gpt-4o'", {**CHAT, **USED}, turn, at=1))
     assert found.usage.input == 642
+    document = '{"requests":1,"input_tokens":642,"output_tokens":45,"input_tokens_details":{"cached_tokens":512}}'
+    chat = app.span("Chat completion with 'gpt-4o'", {**CHAT, **USED, "usage": document}, turn, at=1)
+    assert only(task, turn, chat).usage[:2] == (130, 512), "of chat completions only this document has the cached part"
 
 
 # --- OpenInference, OpenLLMetry, OpenLIT ------------------------------------------------------------------------
@@ -865,6 +868,50 @@ def test_litellm_invents_response_ids_that_must_not_keep_twins_apart() -> None:
     assert len(resolve([outer, sdk])) == 1
 
 
+def test_litellm_under_an_applications_span_sends_only_the_raw_response() -> None:
+    app = Client("litellm")
+    root = app.span("handle", {"app.feature": "search"}, lasts=9, scope="app")
+    written = {"cache_creation_input_tokens": 1800, "cache_creation": {"ephemeral_1h_input_tokens": 600}}
+    usage = repr({"input_tokens": 33, "output_tokens": 101, "cache_read_input_tokens": 20, **written})
+    raw = app.span(
+        "raw_gen_ai_request",
+        {"llm.anthropic.usage": usage, "llm.anthropic.model": "claude-sonnet-4-5", "llm.anthropic.id": "msg_1"},
+        root,
+        at=1,
+    )
+    found = only(root, raw)
+    assert (found.usage.input, found.usage.cache_read, found.usage.cache_write_5m) == (33, 20, 1200)
+    assert (found.usage.cache_write_1h, found.usage.output) == (600, 101)
+    assert (found.provider, found.model, found.feature) == ("anthropic", "claude-sonnet-4-5", "search")
+
+
+def test_litellm_raw_response_inside_its_own_request_is_the_same_call() -> None:
+    app = Client("litellm")
+    counts = {"gen_ai.usage.input_tokens": 642, "gen_ai.usage.output_tokens": 45, "gen_ai.cost.total_cost": 0.01}
+    request = app.span("litellm_request", {**CHAT, **counts, "gen_ai.operation.name": "acompletion"}, lasts=2)
+    raw = app.span("raw_gen_ai_request", {"llm.openai.usage": RAW_CHAT, "llm.openai.id": "chatcmpl-1"}, request)
+    found = only(request, raw)
+    assert (found.span_name, found.operation, found.reported_nano) == ("litellm_request", "chat", 10_000_000)
+    failed = app.span("litellm_request", {**CHAT, "gen_ai.operation.name": "acompletion"}, status=2, at=3)
+    assert only(failed).error
+
+
+def test_litellm_and_langfuse_split_cache_writes_by_lifetime() -> None:
+    app = Client("litellm")
+    details = {"cached_tokens": 0, "cache_creation_tokens": 1800,
+               "cache_creation_token_details": {"ephemeral_1h_input_tokens": 600}}  # fmt: skip
+    usage = repr({"prompt_tokens": 1833, "completion_tokens": 101, "prompt_tokens_details": details})
+    litellm = only(app.span("litellm_request", {**CHAT, "metadata.usage_object": usage}))
+    buckets = {"input": 33, "output": 101, "cache_creation_input_tokens": 1800, "cache_read_input_tokens": 0,
+               "cache_creation_ephemeral_1h_input_tokens": 600}  # fmt: skip
+    langfuse = Client("langfuse-sdk", "5.0.4").span(
+        "ChatAnthropic",
+        {"langfuse.observation.type": "generation", "langfuse.observation.usage_details": json.dumps(buckets)},
+    )
+    for found in (litellm, only(langfuse)):
+        assert (found.usage.input, found.usage.cache_write_5m, found.usage.cache_write_1h) == (33, 1200, 600)
+
+
 def test_mlflow_quotes_every_value_and_keeps_tags_on_the_root() -> None:
     app = Client("mlflow.openai")
     root = app.span("answer", {"mlflow.spanType": '"CHAIN"', "mlflow.traceTag.feature": '"search"'}, lasts=9)
@@ -972,3 +1019,22 @@ def test_two_services_of_one_trace_share_what_the_root_states() -> None:
     server = worker.span("POST /generate", {}, root, at=1, lasts=5)
     found = only(worker.span("chat", {**CHAT, **USED}, server, at=2), server, root)
     assert (found.service, found.feature, found.user, found.session) == ("worker", "search", "u", "s")
+
+
+def test_the_region_is_read_from_the_endpoint_where_nothing_else_states_it() -> None:
+    app = Client("x")
+    hosts = {
+        "bedrock-runtime.eu-central-1.amazonaws.com": "eu-central-1",
+        "https://us-east5-aiplatform.googleapis.com/v1": "us-east5",
+        "api.openai.com": "",
+        "127.0.0.1": "",
+    }
+    for host, region in hosts.items():
+        assert only(app.span("chat", {**CHAT, **USED, "server.address": host})).region == region
+    stated = {
+        **CHAT,
+        **USED,
+        "server.address": "bedrock-runtime.eu-central-1.amazonaws.com",
+        "cloud.region": "us-east-1",
+    }
+    assert only(app.span("chat", stated)).region == "us-east-1"

@@ -165,6 +165,13 @@ def test_an_end_before_the_start_has_no_duration_and_a_flag() -> None:
     assert (found.duration_us, found.flags) == (None, SpanFlag.TIME_INVALID)
 
 
+def test_an_app_can_say_that_its_own_cache_answered_or_that_a_call_was_batched_or_how_many_units_it_bought() -> None:
+    found = facts({**CHAT, "app.cache_hit": True, "app.batch": "true", "app.units": 3, "app.unit": "images"})
+    assert found.flags & SpanFlag.APP_CACHED
+    assert found.flags & SpanFlag.BATCH
+    assert (found.units, found.unit) == (3, "images")
+
+
 # --- the project's own wishes ------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Prices get into dated tables: once, never edited, and back to the same row when a correction is undone."""
 
+import csv
+import io
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -8,12 +10,15 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 from genai_prices import types as genai
+from hypothesis import given
+from hypothesis import strategies as st
 
 from costapp.core.values import ChargeFlag, CostStatus, Usage
 from costapp.models import PriceList, Project, RateSet
+from costapp.models.pricing import validate_rates
 from costapp.services.genai_catalogue import clause_json, read_package
 from costapp.services.import_prices import ImportResult, catalogue_is_current, import_catalogue, import_csv
-from costapp.services.price_csv import PriceListError, parse_price_csv
+from costapp.services.price_csv import COLUMNS, PriceListError, parse_price_csv
 from costapp.storage.rates import catalogue_age, load_rate_book, rate_set, rates_version
 from tests.prices.factories import a_call
 
@@ -272,6 +277,37 @@ def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(PriceListError) as refused:
         parse_price_csv("model,input,batch\nx,two,no\ny,1,perhaps\n,1,no\n")
     assert len(refused.value.problems) == 3
+
+
+cells = st.one_of(
+    st.sampled_from(["", "1", "2.50", "0", "-1", "yes", "no", "EUR", "1.1", "2026-01-01", "2026-06-01", "16:30", "*"]),
+    st.text(max_size=8),
+)
+
+
+@given(
+    st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=12, unique=True),
+    st.lists(st.lists(cells, max_size=12), max_size=4),
+)
+def test_any_file_is_either_read_or_refused_in_sentences(header: list[str], rows: list[list[str]]) -> None:
+    file = io.StringIO()
+    csv.writer(file).writerows([header, *rows])
+    try:
+        parsed = parse_price_csv(file.getvalue())
+    except PriceListError as refused:
+        parsed = []
+        problems = refused.problems
+    else:
+        problems = []
+    assert bool(parsed) != bool(problems)
+    for row in parsed:
+        validate_rates(row.rates)
+        assert row.rates or row.discount_percent is not None
+
+
+def test_a_list_needs_a_usable_name(acme: Project) -> None:
+    with pytest.raises(PriceListError, match="1 to 100 characters"):
+        import_csv(acme, OWN, name="x" * 101)
 
 
 # -- the command --------------------------------------------------------------------------------------

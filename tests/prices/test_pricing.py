@@ -258,6 +258,33 @@ def test_an_exact_own_rate_wins_over_a_pattern_and_a_named_provider_over_any() -
     assert RateBook([pattern]).price(a_call(provider="azure")).rate_id is None
 
 
+@pytest.mark.parametrize("written", ["aws", "bedrock", "AWS.Bedrock"])
+def test_an_own_list_may_spell_a_provider_as_clients_do(written: str) -> None:
+    assert cost(a_call("acme-1", "aws"), a_rate_set("acme-1", written)) == 3_500_000
+
+
+def test_a_price_agreed_with_one_seller_is_not_anothers(catalogue_book: RateBook) -> None:
+    shared = {"names": catalogue_book.names, "catalogue": catalogue_book._catalogue}
+    book = RateBook([discount(50, model="*", provider="openai")], **shared)
+    plain = RateBook([], **shared)
+    azure, openai = a_call("gpt-4o", "azure"), a_call("gpt-4o", "openai")
+    assert book.entry(azure).resolved.owner == "openai"
+    assert book.price(azure) == plain.price(azure)
+    assert 2 * (book.price(openai).cost_nano or 0) == plain.price(openai).cost_nano
+
+
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [("gpt-4o", True), ("gpt-4o-2024-08-06", True), ("gpt-4o-2024-05-13", False), ("gpt-4o-mini", False)],
+)
+def test_an_own_rate_covers_the_spellings_of_its_model_and_no_other_model(
+    catalogue_book: RateBook, model: str, own: bool
+) -> None:
+    shared = {"names": catalogue_book.names, "catalogue": catalogue_book._catalogue}
+    book = RateBook([a_rate_set("gpt-4o", id=10**9)], **shared)
+    assert (book.price(a_call(model)).rate_id == 10**9) is own
+
+
 @given(st.text("ab*", min_size=1, max_size=8).filter(lambda text: "*" in text), st.text("ab", max_size=8))
 def test_a_star_stands_for_any_run_of_characters(pattern: str, name: str) -> None:
     regex = ".*".join(map(re.escape, pattern.split("*")))

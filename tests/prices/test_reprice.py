@@ -2,16 +2,19 @@
 
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 from django.core.management import CommandError, call_command
+from genai_prices import types as genai
 
-from costapp.core.values import CostStatus, Span
-from costapp.models import Project, RepriceRun
+from costapp.core.values import ChargeFlag, CostStatus, Span
+from costapp.models import Project, RateSet, RepriceRun
 from costapp.services.drain import drain
-from costapp.services.import_prices import import_csv
+from costapp.services.genai_catalogue import read_package
+from costapp.services.import_prices import import_catalogue, import_csv
 from costapp.services.reprice import reprice
 from costapp.storage.booked import load_charge, load_day
 from costapp.storage.rates import load_rate_book, unpriced_models
@@ -167,6 +170,39 @@ def test_an_interrupted_run_starts_over_when_prices_have_changed_since(conn: Con
     result = reprice(conn, booked)
     assert result.resumed_at is None
     assert totals(conn, "sum(cost_nano) filter (where model = 'acme-1')") == (3 * 1_300_000,)
+
+
+def test_prices_that_move_during_a_run_are_told(conn: Connection, booked: Project) -> None:
+    import_csv(booked, PRICES + "openai,acme-1,1,2\n")
+
+    def another_import(day: date) -> None:
+        import_csv(booked, PRICES + "openai,acme-1,1,4\n")
+
+    assert reprice(conn, booked, progress=another_import).prices_moved
+    assert not reprice(conn, booked).prices_moved
+    assert totals(conn, "sum(cost_nano) filter (where model = 'acme-1')") == (3 * 1_400_000,)
+
+
+@pytest.mark.parametrize(("seller", "flag"), [("groq", ChargeFlag.VENDOR_PRICE), ("acme", ChargeFlag.PROVIDER_GUESSED)])
+def test_flags_that_pricing_added_go_with_the_price_that_needed_them(
+    conn: Connection, project: Project, seller: str, flag: ChargeFlag
+) -> None:
+    """A model that its seller does not list: first without any price, then at its vendor's, then without again."""
+    facts = {"model_requested": "gizmo-1", "model_responded": "gizmo-1", "provider_raw": seller}
+    store(conn, [root(1), call(1, **facts)], project_id=project.pk)
+    drain(conn)
+    before = fingerprint(conn)
+    prices = genai.ModelPrice(input_mtok=Decimal("2.5"), output_mtok=Decimal(10))
+    gizmo = genai.ModelInfo("gizmo-1", genai.ClauseEquals("gizmo-1"), prices=prices)
+    vendor = genai.Provider("gizmo", "Gizmo", "x", model_match=genai.ClauseStartsWith("gizmo"), models=[gizmo])
+    import_catalogue(read_package([vendor, genai.Provider("groq", "Groq", "x")], package="1.0"))
+    reprice(conn, project)
+    drain(conn)
+    assert totals(conn, "sum(cost_nano), bit_or(flags)") == (3_500_000, flag)
+    RateSet.objects.update(superseded_at=datetime.now(UTC), changed_at=datetime.now(UTC))
+    reprice(conn, project)
+    drain(conn)
+    assert fingerprint(conn) == before
 
 
 def test_a_shard_that_another_worker_holds_is_waited_for(conn: Connection, booked: Project) -> None:

@@ -166,9 +166,10 @@ def test_a_folder_that_cannot_be_replayed_says_why(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(RecordingError, match="is not a folder"):
         load(tmp_path / "missing")
-    (tmp_path / "manifest.json").write_text('{"captures": [{"id": "a"}]}')
-    with pytest.raises(RecordingError, match="not a manifest"):
-        load(tmp_path)
+    for text in ('{"captures": [{"id": "a"}]}', "[]", "{", '{"captures": [{"id": "a", "files": [{}]}]}'):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(RecordingError, match="not a manifest"):
+            load(tmp_path)
     entry = {"file": "gone.bin", "order": 0, "endpoint": "/v1/traces", "content_type": "application/json"}
     (tmp_path / "manifest.json").write_text(json.dumps({"captures": [{"id": "a", "files": [entry]}]}))
     with pytest.raises(RecordingError, match=r"gone\.bin"):
@@ -188,3 +189,13 @@ def test_bodies_can_be_repeated_reversed_and_shuffled_repeatably() -> None:
     assert shuffled != list(range(50))
     assert sorted(shuffled) == list(range(50))
     assert shuffled == schedule(list(range(50)), Order(shuffle=4))
+
+
+def test_a_manifest_need_not_state_what_the_files_show(tmp_path: Path) -> None:
+    name = "langfuse__plain.protobuf.bin"
+    (tmp_path / name).write_bytes((CAPTURES / name).read_bytes())
+    (tmp_path / "manifest.json").write_text(json.dumps({"captures": [{"id": "a", "files": [{"file": name}]}]}))
+    (recording,) = load(tmp_path)
+    body = recording.bodies[0]
+    assert (body.signal, body.endpoint, body.content_encoding) == ("traces", "/v1/traces", "gzip")
+    assert body.content_type == "application/x-protobuf"

@@ -1,8 +1,10 @@
 """Replay against a real collector and the real pipeline: what goes in comes out, in any order, any number of times."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from costapp.models import IngestKey, Project
 from costapp.services.drain import drain
 from costapp.services.replay import NotUnderstoodInTime, Order, replay
 from costapp.services.replay.recording import Body, Recording, load
-from costapp.services.replay.send import GrpcSender, HttpSender, Outcome, Sender
+from costapp.services.replay.send import GrpcSender, HttpSender, Outcome, Sender, SendError
 from tests import pipeline
 from tests.collectors.conftest import Collector, collector, database_url, free_port
 
@@ -154,6 +156,29 @@ def test_a_body_that_the_collector_rejects_is_reported_with_its_words(
     (remark,) = report["recordings"][0]["remarks"]
     assert remark.startswith("bad.bin: 400 ")
     assert len(remark) > len("bad.bin: 400 ")
+
+
+def test_a_collector_that_stays_busy_ends_the_replay_with_its_words() -> None:
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            words = b'{"message": "The database is away."}'
+            self.send_response(503)
+            self.send_header("content-length", str(len(words)))
+            self.send_header("retry-after", "30")
+            self.end_headers()
+            self.wfile.write(words)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    body = Body("f", "traces", "/v1/traces", "application/json", "identity", b"{}")
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        http = HttpSender(f"http://127.0.0.1:{server.server_port}", "k", patience_s=0.2)
+        with closing(http) as sender, pytest.raises(SendError, match=r"stays busy \(503\): The database is away"):
+            sender.send(body, body.data)
+        server.shutdown()
 
 
 def run_command(*arguments: str) -> str:

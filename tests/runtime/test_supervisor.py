@@ -156,6 +156,17 @@ def test_processes_of_an_earlier_run_are_ended_and_those_of_another_home_are_not
             process.wait()
 
 
+def test_a_terminal_that_is_gone_does_not_disturb_what_runs(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        Console(gone).notice("nobody reads this")
+        with pytest.raises(BrokenPipeError):
+            gone.flush()
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), gone.fileno())  # so that closing succeeds
+
+
 def test_a_log_file_stays_within_its_bound(tmp_path, monkeypatch):
     monkeypatch.setattr("costapp.runtime.console.LOG_BYTES", 100)
     log = LogFile(tmp_path / "web.log")

@@ -39,12 +39,12 @@ class Stack:
         self.web, self.http, self.grpc = free_port(), free_port(), free_port()
         self.said = []
 
-    def start(self):
+    def start(self, *more):
         environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         self.said = []
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "up", "--home", self.home, "--port", str(self.web),
-             "--otlp-http-port", str(self.http), "--otlp-grpc-port", str(self.grpc)],
+             "--otlp-http-port", str(self.http), "--otlp-grpc-port", str(self.grpc), *more],
             cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read)
@@ -223,3 +223,11 @@ def test_the_stop_is_ordered_and_leaves_nothing(stack):
     assert leftovers(stack.home) == []
     assert not (stack.home / "env").exists()
     assert not (stack.home / "postgres/data/postmaster.pid").exists()
+
+
+def test_the_servers_run_alone_for_a_restore(stack):
+    stack.start("--servers-only")
+    assert stack.pids("bin/postgres")
+    assert stack.pids("collectors") == stack.pids("celery") == []
+    assert stack.spans() > 0
+    assert stack.end(signal.SIGTERM) == 0

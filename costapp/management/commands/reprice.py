@@ -64,6 +64,8 @@ class Command(BaseCommand):
                 f"  ... and {len(result.differences) - MAX_ROWS:,} more days and features (--json has all)"
             )
         self.stdout.write(_sentence(result))
+        if result.prices_moved:
+            self.stdout.write(f"{result.project}: prices changed meanwhile. Run it again for the charges done before.")
 
 
 def _day(text: str) -> date:

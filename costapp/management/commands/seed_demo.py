@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from costapp.services.seed_demo import company
 from costapp.services.seed_demo.seed import NotDemo, Progress, seed_demo
+from costapp.services.verify_ledger import verify_and_publish
 
 
 class Command(BaseCommand):
@@ -34,8 +35,10 @@ class Command(BaseCommand):
         try:
             with psycopg.connect(settings.DATABASE_URL, autocommit=True) as conn:
                 project = seed_demo(conn, now=timezone.now(), days=options["days"], scale=options["scale"], tell=tell)
+                holds = verify_and_publish(conn)
         except NotDemo as error:
             raise CommandError(str(error)) from error
         except (psycopg.OperationalError, OperationalError) as error:
             raise CommandError(f"The database at DATABASE_URL cannot be used: {error}") from error
-        self.stdout.write(f"demo data: {project.name} is ready after {time.monotonic() - started:.0f} s")
+        ledger = "every invariant of the ledger holds" if holds else "manage.py verify_ledger finds differences"
+        self.stdout.write(f"demo data: {project.name} is ready after {time.monotonic() - started:.0f} s; {ledger}")

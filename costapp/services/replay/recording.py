@@ -72,10 +72,7 @@ def _described(folder: Path, manifest: Path) -> list[Recording]:
         return [
             Recording(
                 capture["id"],
-                [
-                    _described_body(folder, entry)
-                    for entry in sorted(capture["files"], key=lambda entry: entry["order"])
-                ],
+                [_described_body(folder, entry) for entry in sorted(capture["files"], key=_position)],
                 capture.get("recoverable_from_wire", {}),
             )
             for capture in captures
@@ -84,18 +81,25 @@ def _described(folder: Path, manifest: Path) -> list[Recording]:
         raise RecordingError(f"{manifest} is not a manifest of recordings: {type(error).__name__} {error}") from error
 
 
+def _position(entry: Mapping[str, Any]) -> int:
+    """Files without a stated order are sent as they are listed."""
+    return int(entry.get("order", 0))
+
+
 def _described_body(folder: Path, entry: Mapping[str, Any]) -> Body:
     try:
         data = (folder / entry["file"]).read_bytes()
     except OSError as error:
         raise RecordingError(f"The manifest names {entry['file']}, which cannot be read: {error.strerror}.") from error
-    signal = entry.get("signal", entry["endpoint"].rsplit("/", 1)[-1])
+    found = guess(entry["file"], data)
+    endpoint = entry.get("endpoint", found.endpoint)
+    signal = entry.get("signal", endpoint.rsplit("/", 1)[-1])
     return Body(
         entry["file"],
         signal if signal in REQUESTS else "",
-        entry["endpoint"],
-        entry["content_type"],
-        entry.get("content_encoding", "identity"),
+        endpoint,
+        entry.get("content_type", found.content_type),
+        entry.get("content_encoding", found.content_encoding),
         data,
     )
 

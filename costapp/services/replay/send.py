@@ -66,8 +66,10 @@ class HttpSender:
             status, headers, answer = self._post(body.endpoint, body, data)
             if status == 404 and body.endpoint != f"/v1/{body.signal}":
                 status, headers, answer = self._post(f"/v1/{body.signal}", body, data)
-            if status not in _BUSY or time.monotonic() > deadline:
+            if status not in _BUSY:
                 return self._outcome(status, body, answer)
+            if time.monotonic() >= deadline:
+                raise SendError(f"The collector at {self._url} stays busy ({status}): {_words(body, answer)}")
             time.sleep(min(_seconds(headers.get("Retry-After")), max(0.0, deadline - time.monotonic()) + 0.01))
 
     def _post(self, path: str, body: Body, data: bytes) -> tuple[int, Any, bytes]:
@@ -131,8 +133,10 @@ class GrpcSender:
             except grpc.RpcError as error:
                 self._raise_if_hopeless(error)
                 busy = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-                if not busy or time.monotonic() > deadline:
+                if not busy:
                     return Outcome(False, f"{error.code().name} {error.details()}")
+                if time.monotonic() >= deadline:
+                    raise SendError(f"The collector at {self._endpoint} stays busy: {error.details()}") from error
                 time.sleep(0.5)
 
     def _call(self, body: Body, plain: bytes) -> bytes:
@@ -145,7 +149,7 @@ class GrpcSender:
     def _raise_if_hopeless(self, error: Any) -> None:
         if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise SendError(f"The collector at {self._endpoint} refused the key: {error.details()}")
-        if error.code() == grpc.StatusCode.UNAVAILABLE and "connect" in (error.details() or "").lower():
+        if error.code() == grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower():
             raise SendError(f"No collector answers at {self._endpoint} ({error.details()}). Start one with `make run`.")
 
 

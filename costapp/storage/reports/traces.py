@@ -4,13 +4,11 @@ from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
-
-from costapp.core.values import Span, SpanFacts
+from costapp.core.values import Span
+from costapp.storage.facts import decode_facts
 from costapp.storage.reports.sql import Connection, run
 
 MOST_SPANS = 2_000
-_decode = msgspec.msgpack.Decoder(SpanFacts).decode
 
 
 class StoredTrace(NamedTuple):
@@ -24,7 +22,7 @@ def trace_spans(conn: Connection, project_id: int, trace_id: UUID) -> StoredTrac
         from span where project_id = %(project_id)s and trace_id = %(trace_id)s
         order by start_ns, span_id limit %(limit)s"""
     rows = run(conn, sql, {"project_id": project_id, "trace_id": trace_id, "limit": MOST_SPANS})
-    spans = [Span(row[0].bytes, row[1], row[2], row[3], _decode(bytes(row[4]))) for row in rows]
+    spans = [Span(row[0].bytes, row[1], row[2], row[3], decode_facts(bytes(row[4]))) for row in rows]
     return StoredTrace(spans, rows[0][5] if rows else 0)
 
 
