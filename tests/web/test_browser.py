@@ -10,6 +10,7 @@ from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.db import connections
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from costapp.core.ids import span_id_text
@@ -72,6 +73,7 @@ def browser(site) -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield launched
         launched.close()
+        connections.close_all()  # those of this thread while the loop runs are others than without it
 
 
 @pytest.fixture
