@@ -46,6 +46,8 @@ BUILT_IN: tuple[TokenRule, ...] = (
     # The same instrumentation under OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental.
     TokenRule("openai-v2-latest-hides-cache", "opentelemetry.util.genai.handler", provider="openai", version_below="1",
               cached_unseen=True),
+    # Of chat completions; responses have it.
+    TokenRule("openinference-agents-hides-cache", "openinference.instrumentation.openai_agents", cached_unseen=True),
     TokenRule("otel-js-hides-cache", "@opentelemetry/instrumentation-openai", cached_unseen=True),
     TokenRule("traceloop-js-hides-cache", "@traceloop/instrumentation-openai", cached_unseen=True),
     TokenRule("pydantic-ai-1-hides-cache", "pydantic-ai", provider="openai", version_below="2", cached_unseen=True),
