@@ -31,22 +31,29 @@ class Project(models.Model):
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=100)
     time_zone = models.CharField(
-        max_length=64, default="UTC", validators=[validate_time_zone],
+        max_length=64,
+        default="UTC",
+        validators=[validate_time_zone],
         help_text="IANA name. Days and months of this project begin at midnight here.",
     )
     store_content = models.BooleanField(
-        default=False, help_text="Store prompt and completion text. Off by default: only sizes and a keyed hash are kept.",
+        default=False,
+        help_text="Store prompt and completion text. Off by default: only sizes and a keyed hash are kept.",
     )
     attribute_names = models.JSONField(
-        default=dict, blank=True,
+        default=dict,
+        blank=True,
         help_text="Own attribute names per dimension, tried before the built-in ones, for example "
         '{"feature": ["acme.feature"], "user": ["acme.uid"]}.',
     )
     reported_cost_counts = models.BooleanField(
-        default=False, help_text="Let the cost that the client reports count instead of ours, where both are known.",
+        default=False,
+        help_text="Let the cost that the client reports count instead of ours, where both are known.",
     )
     is_demo = models.BooleanField(
-        default=False, editable=False, help_text="Holds made-up data (seed_demo). Pages say so; real data is kept out.",
+        default=False,
+        editable=False,
+        help_text="Holds made-up data (seed_demo). Pages say so; real data is kept out.",
     )
     hash_secret = models.BinaryField(default=new_hash_secret, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)

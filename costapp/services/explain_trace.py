@@ -58,9 +58,7 @@ def _sets(conn: psycopg.Connection, project_id: int, nodes: Iterable[Node]) -> l
 def _explained(conn: psycopg.Connection, project_id: int, spans: list[Span], nodes: list[Node]) -> ExplainedTrace:
     book = rate_book(conn, project_id)
     by_key = {(span.trace_id, span.span_id): span for span in spans}
-    verdicts = [
-        ExplainedSpan(by_key[verdict.trace_id, verdict.span_id], verdict) for verdict in calls.explain(spans)
-    ]
+    verdicts = [ExplainedSpan(by_key[verdict.trace_id, verdict.span_id], verdict) for verdict in calls.explain(spans)]
     booked = {key[1:]: charge for key, charge in charges.load_booked(conn, project_id, nodes=nodes).items()}
     priced_calls = []
     for call in calls.resolve(spans):
