@@ -29,12 +29,12 @@ class Provider:
 
     def __init__(self) -> None:
         self.ledger: list[dict[str, Any]] = []
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def book(self, api: str, request: dict[str, Any], *, prompt: str, answer: str) -> dict[str, Any]:
         """One served call: its response id, models and disjoint token counts."""
-        prompt_tokens, prefix = tokens(prompt), prompt[: 4 * CACHEABLE_TOKENS]
+        prompt_tokens, prefix = tokens(prompt), (api, prompt[: 4 * CACHEABLE_TOKENS])
         cacheable = prompt_tokens >= CACHEABLE_TOKENS
         with self._lock:
             cached = CACHEABLE_TOKENS if cacheable and prefix in self._seen else 0

@@ -30,6 +30,8 @@ from costapp.storage.traces import Node, Oddity
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+#: The database does not accept a row: a defect of ours that trying again would only repeat.
+REFUSED = (psycopg.DataError, psycopg.IntegrityError)
 #: Spans of an oversize trace per page.
 PAGE_SPANS = 5_000
 
@@ -57,8 +59,12 @@ def attribute_shards(
     oversize traces rest. Deadlocks and serialization failures are retried.
     """
     require_autocommit(conn)
+    ordered = sorted(set(shards))
     with _no_cycle_search():
-        return _retried(conn, sorted(set(shards)), limit=limit, wait=wait, force=force)
+        try:
+            return _retried(conn, ordered, limit=limit, wait=wait, force=force)
+        except REFUSED:
+            return _one_by_one(conn, ordered, limit=limit, force=force)
 
 
 @contextmanager
@@ -84,26 +90,50 @@ def _retried(conn: psycopg.Connection, shards: Sequence[int], *, limit: int, wai
     raise AssertionError("unreachable")
 
 
-def attribute_pending(conn: psycopg.Connection, *, group: int, groups: int, budget_s: float, limit: int = 2000) -> int:
+def attribute_pending(conn: psycopg.Connection, *, group: int, groups: int, budget_s: float, limit: int = 4000) -> int:
     """Work through the marked shards of one group until they are empty or the time is up. Returns charges written.
 
-    Sets that another worker had part of are tried once more at the end, waiting for the locks in order.
+    All of them in one transaction, because most ticks find a few marks in each. Sets that another worker has part
+    of are tried once more, waiting for the locks in order.
     """
     deadline = time.monotonic() + budget_s
     written = 0
     while shards := [shard for shard in outbox.marked_shards(conn) if shard % groups == group]:
-        progress = 0
-        for shard in shards:
-            outcome = attribute_shards(conn, [shard], limit=limit)
-            if outcome.busy_shards:
-                outcome = attribute_shards(conn, outcome.busy_shards, limit=limit, wait=True)
-            progress += outcome.marks
-            written += outcome.charges
-            if time.monotonic() > deadline:
-                return written
-        if not progress:
+        each = max(1, limit // len(shards))
+        outcomes = [attribute_shards(conn, shards, limit=each)]
+        if busy := outcomes[0].busy_shards:
+            outcomes.append(attribute_shards(conn, busy, limit=each, wait=True))
+        written += sum(outcome.charges for outcome in outcomes)
+        if time.monotonic() > deadline or not any(outcome.marks for outcome in outcomes):
             break
     return written
+
+
+def _one_by_one(conn: psycopg.Connection, shards: Sequence[int], *, limit: int, force: bool) -> Outcome:
+    """After the database refused a batch: trace by trace, setting aside the ones it refuses."""
+    total = Outcome()
+    for shard in shards:
+        for _ in range(limit):
+            try:
+                outcome = _retried(conn, [shard], limit=1, wait=True, force=force)
+            except REFUSED as error:
+                outcome = Outcome(marks=_set_aside(conn, shard, error))
+            total = Outcome(total.marks + outcome.marks, total.charges + outcome.charges)
+            if not outcome.marks:
+                break
+    return total
+
+
+def _set_aside(conn: psycopg.Connection, shard: int, error: Exception) -> int:
+    """Take the first mark out of the queue and report its trace: a defect must not stop the traces behind it."""
+    with conn.transaction():
+        outbox.lock_shard(conn, shard)
+        marks = outbox.claim(conn, shard, limit=1)
+        for mark in marks:
+            log.error("The charges of trace %s were refused: %s", mark.trace_id.hex(), error)
+            oddity = Oddity((mark.day, mark.trace_id), "failed", f"{type(error).__name__}: {error}"[:500])
+            traces.report_odd(conn, mark.project_id, oddity=oddity)
+    return len(marks)
 
 
 class _Batch:
@@ -163,6 +193,8 @@ class _Batch:
             if made is not None:
                 rows += made
                 resolved.append(trace_set)
+        found = [trace_id for trace_set in resolved for _, trace_id in trace_set.nodes]
+        traces.clear_failed(self._conn, project_id, trace_ids=found)
         return self._write(project_id, resolved, rows, reasons)
 
     def _charges(self, project_id: int, trace_set: TraceSet, book: RateBook) -> list[charges.Row] | None:

@@ -176,6 +176,14 @@ def report_odd(conn: psycopg.Connection, project_id: int, *, oddity: Oddity) -> 
     conn.execute(_REPORT_ODD, (project_id, day, trace_id.hex(), oddity.kind, oddity.detail))
 
 
+_CLEAR_FAILED = "delete from odd_trace where project_id = %s and kind = 'failed' and trace_id = any(%s)"
+
+
+def clear_failed(conn: psycopg.Connection, project_id: int, *, trace_ids: Iterable[bytes]) -> None:
+    """Traces that could be resolved after all are odd no longer."""
+    conn.execute(_CLEAR_FAILED, (project_id, uuids(list(trace_ids))))
+
+
 _MARK_TWINS = """
 insert into dirty_trace (project_id, day, shard, trace_id)
 select distinct twin.project_id, twin.day, get_byte(uuid_send(twin.trace_id), 15) %% %(shards)s, twin.trace_id

@@ -131,9 +131,10 @@ def test_the_fake_provider_counts_as_the_real_ones_do(examples: None) -> None:
     provider, request = Provider(), {"model": "gpt-4o"}
     prompt = "x" * 8000  # 2,000 tokens
     first = provider.book("messages", request, prompt=prompt, answer="a" * 400)
+    assert chat_usage(provider.book("chat", request, prompt=prompt, answer="a" * 400))["prompt_tokens"] == 2000
     second = provider.book("chat", request, prompt=prompt, answer="a" * 400)
     assert messages_usage(first)["cache_creation_input_tokens"] == 1024
     assert messages_usage(first)["input_tokens"] == 976  # beside the cached part
     assert chat_usage(second)["prompt_tokens"] == 2000  # the cached part included
     assert chat_usage(second)["prompt_tokens_details"] == {"cached_tokens": 1024}
-    assert [call["output"] for call in provider.ledger] == [100, 100]
+    assert [call["output"] for call in provider.ledger] == [100, 100, 100]

@@ -3,7 +3,7 @@
 from costapp.core.calls import resolve
 from costapp.services import attribute, gather
 from costapp.services.drain import drain
-from costapp.storage import outbox, traces
+from costapp.storage import charges, outbox, traces
 from tests.pipeline import NOON_NS, SECOND_NS, call, fingerprint, root, store, totals
 
 DAY_NS = 86_400 * SECOND_NS
@@ -95,4 +95,27 @@ def test_a_trace_that_cannot_be_resolved_does_not_stop_the_others(conn, project,
     drain(conn)
     assert totals(conn, "count(*)::int") == (1,)
     assert totals(conn, "kind, detail", "odd_trace") == ("failed", "ValueError: unheard of")
+    monkeypatch.undo()
+    outbox.mark_day(conn, project.id, day="2026-05-29")
+    drain(conn)
+    assert totals(conn, "count(*)::int", "odd_trace") == (0,)
+    assert totals(conn, "count(*)::int") == (2,)
     assert "could not be resolved" in caplog.text
+
+
+def test_a_charge_that_the_database_refuses_does_not_stop_the_others(conn, project, monkeypatch, caplog):
+    """A defect in pricing: components that do not add up. The constraint refuses the row, and only its trace waits."""
+
+    sound = charges.encode
+
+    def encode(project_id, each, priced):
+        if each.trace_id == call(17).trace_id:
+            priced = priced._replace(status=1, cost_nano=5)
+        return sound(project_id, each, priced)
+
+    monkeypatch.setattr(charges, "encode", encode)
+    store(conn, [call(1), call(17), call(33), call(2)], project_id=project.id)
+    assert attribute.attribute_pending(conn, group=0, groups=1, budget_s=9) == 3
+    assert totals(conn, "kind", "odd_trace") == ("failed",)
+    assert "charge_is_sum_of_components" in caplog.text
+    assert outbox.backlog(conn).traces == 0
