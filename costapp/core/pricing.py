@@ -181,6 +181,8 @@ class RateBook:
 
     def _candidates(self, call: Call, resolved: Resolved, context: Context) -> list[Candidate]:
         listed = self._listed(resolved, context)
+        if not self._own:
+            return listed
         names = _Names.of(call, resolved, self.names)
         own = [names.candidate(row, fit) for row in self._own if (fit := _fit(row, context))]
         mine = [candidate for candidate in own if candidate]

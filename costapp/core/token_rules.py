@@ -51,6 +51,8 @@ BUILT_IN: tuple[TokenRule, ...] = (
         version_below="1",
         cached_unseen=True,
     ),
+    # Of chat completions; responses have it.
+    TokenRule("openinference-agents-hides-cache", "openinference.instrumentation.openai_agents", cached_unseen=True),
     TokenRule("otel-js-hides-cache", "@opentelemetry/instrumentation-openai", cached_unseen=True),
     TokenRule("traceloop-js-hides-cache", "@traceloop/instrumentation-openai", cached_unseen=True),
     TokenRule("pydantic-ai-1-hides-cache", "pydantic-ai", provider="openai", version_below="2", cached_unseen=True),

@@ -1,7 +1,8 @@
 """What of the demo data is stored already."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
@@ -13,3 +14,10 @@ def days_with_charges(conn: psycopg.Connection[Any], project_id: int, first: dat
         where exists (select 1 from charge where charge.project_id = %s and charge.day = days.day::date)
     """
     return {row[0].date() for row in conn.execute(query, (first, last, project_id))}
+
+
+def has_charge(conn: psycopg.Connection[Any], project_id: int, day: date, trace_id: bytes) -> bool:
+    """Is a call of the trace charged on the day, or after midnight?"""
+    query = "select 1 from charge where project_id = %s and day between %s and %s and trace_id = %s limit 1"
+    days = (day, day + timedelta(days=2))
+    return conn.execute(query, (project_id, *days, UUID(bytes=trace_id))).fetchone() is not None

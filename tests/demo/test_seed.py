@@ -59,6 +59,21 @@ def test_three_days_become_charges_that_add_up_and_a_second_run_changes_nothing(
     assert pipeline.fingerprint(conn) == before
 
 
+def test_a_day_that_was_seeded_young_is_completed_later_and_whole_days_are_left_alone(conn: Connection) -> None:
+    import_catalogue()
+    first = datetime.now(UTC).replace(hour=9)
+    seed_demo(conn, now=first, days=3, scale=0.02)
+    two_days_later: list[Progress] = []
+    seed_demo(conn, now=first + timedelta(days=2), days=3, scale=0.02, tell=two_days_later.append)
+    assert [progress.day for progress in two_days_later] == [
+        first.date() + timedelta(days=ahead) for ahead in (2, 1, 0)
+    ]
+    assert all(progress.spans > 0 for progress in two_days_later)
+    same_day: list[Progress] = []
+    seed_demo(conn, now=first + timedelta(days=2, hours=1), days=3, scale=0.02, tell=same_day.append)
+    assert [progress.day for progress in same_day] == [first.date() + timedelta(days=2)]
+
+
 def test_the_command_says_that_the_ledger_holds(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django.conf.settings.DATABASE_URL", f"{conn.info.dsn} password={conn.info.password}")
     import_catalogue()

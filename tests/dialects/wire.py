@@ -30,12 +30,12 @@ def capture(name: str) -> dict[str, Any]:
     return next(c for c in captures() if c["id"] == name)
 
 
-def spans_of(recogniser: Recogniser, files: Iterable[dict[str, Any]]) -> list[Span]:
+def spans_of(recogniser: Recogniser, files: Iterable[dict[str, Any]], folder: Path = CAPTURES) -> list[Span]:
     """The spans and usage events of some files of a capture, in wire order."""
     found: list[Span] = []
     for file in files:
         if file["signal"] in ("traces", "logs"):
-            found.extend(_spans(recogniser, _body(file), file["signal"]))
+            found.extend(_spans(recogniser, _body(file, folder), file["signal"]))
     return found
 
 
@@ -47,8 +47,8 @@ def points_of(recogniser: Recogniser, files: Iterable[dict[str, Any]]) -> list[M
     return found
 
 
-def _body(file: dict[str, Any]) -> Any:
-    raw = (CAPTURES / file["file"]).read_bytes()
+def _body(file: dict[str, Any], folder: Path = CAPTURES) -> Any:
+    raw = (folder / file["file"]).read_bytes()
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)
     request = _REQUESTS[file["signal"]]()

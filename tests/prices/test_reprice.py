@@ -282,5 +282,15 @@ def test_the_command_refuses_in_a_sentence(
         call_command("reprice", *arguments)
 
 
+def test_without_any_project_the_command_says_so(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from tests import pipeline
+
+    monkeypatch.setattr("costapp.management.commands.reprice.connect", lambda *_, **__: pipeline.open_connection())
+    call_command("reprice")
+    assert capsys.readouterr().out == "There are no projects.\n"
+
+
 def test_a_project_without_charges_says_so(conn: Connection, project: Project) -> None:
     assert reprice(conn, project).first is None

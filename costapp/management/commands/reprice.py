@@ -41,6 +41,8 @@ class Command(BaseCommand):
                 if not options["json"]:
                     self._show(result)
                     self._show_gaps(conn, project, result)
+        if not results and not options["json"]:
+            self.stdout.write("There are no projects.")
         if options["json"]:
             self.stdout.write(json.dumps({"projects": [_as_json(result) for result in results]}, indent=2))
 

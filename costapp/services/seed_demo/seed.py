@@ -6,7 +6,7 @@ already is stored once, so an interrupted run is simply started again.
 """
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ def seed_demo(
     project = demo_project()
     anchor = project.created_at.astimezone(UTC).date()
     today = now.astimezone(UTC).date()
-    missing = _missing_days(conn, project.pk, today, days)
+    missing = _missing_days(conn, project.pk, anchor=anchor, today=today, days=days, scale=scale)
     traces = spans = 0
     for number, day in enumerate(missing, start=1):
         ensure_partitions(conn, [day])
@@ -81,10 +81,24 @@ def seed_demo(
     return project
 
 
-def _missing_days(conn: Connection, project_id: int, today: date, days: int) -> list[date]:
-    """Newest first. Today always counts as missing: it has grown since."""
-    there = stored.days_with_charges(conn, project_id, today - timedelta(days=days), today - timedelta(days=1))
-    return [day for day in _back_from(today, days) if day not in there]
+def _missing_days(
+    conn: Connection, project_id: int, *, anchor: date, today: date, days: int, scale: float
+) -> list[date]:
+    """Newest first. A day before the anchor went in as a whole; a later one may have been seeded when it was young."""
+    there = stored.days_with_charges(conn, project_id, today - timedelta(days=days), today)
+    return [
+        day
+        for day in _back_from(today, days)
+        if day not in there or (day >= anchor and not _is_whole(conn, project_id, day, anchor=anchor, scale=scale))
+    ]
+
+
+def _is_whole(conn: Connection, project_id: int, day: date, *, anchor: date, scale: float) -> bool:
+    """Is the last trace of the day there?"""
+    end = datetime.combine(day + timedelta(days=2), time(), UTC)
+    roots = [trace[0] for trace in day_spans(day, anchor=anchor, until=end, scale=scale)]
+    last = max(roots, key=lambda root: root.start_ns, default=None)
+    return last is None or stored.has_charge(conn, project_id, day, last.trace_id)
 
 
 def _back_from(today: date, days: int) -> Iterator[date]:
