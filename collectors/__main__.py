@@ -1,6 +1,5 @@
 """`python -m collectors`: check the settings, then run one or more collector processes on the same ports."""
 
-import logging
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -12,15 +11,13 @@ from collectors.settings import SettingError, Settings, load
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("_granian").setLevel(logging.WARNING)
+    server.log_to_stderr()
     try:
         settings = load()
         server.check_port(settings.bind, settings.http_port, "COSTAPP_OTLP_HTTP_PORT")
         server.check_port(settings.bind, settings.grpc_port, "COSTAPP_OTLP_GRPC_PORT")
         if settings.processes == 1:
-            server.run(settings)
-            return 0
+            return server.run(settings)
         return _run_many(settings)
     except SettingError as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -30,7 +27,7 @@ def main() -> int:
 def _run_many(settings: Settings) -> int:
     """Processes share the ports by SO_REUSEPORT. One that ends takes the others along; a supervisor restarts all."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=server.run, args=(settings,)) for _ in range(settings.processes)]
+    processes = [context.Process(target=server.run_as_child, args=(settings,)) for _ in range(settings.processes)]
 
     def stop(number: int, frame: FrameType | None) -> None:
         for process in processes:

@@ -217,6 +217,7 @@ class _Batch:
     def _write(
         self, project_id: int, sets: Sequence[TraceSet], rows: Sequence[charges.Row], reasons: Mapping[bytes, str]
     ) -> int:
+        rows = _without_expired(rows, partitions.horizon(self._conn, "charge"))
         booked = self._booked(project_id, sets)
         closed_to = partitions.horizon(self._conn, "span")
         open_rows = [row for row in rows if row.key not in booked or not _is_closed(row.key, closed_to)]
@@ -260,6 +261,11 @@ class _Batch:
 
 def _is_closed(key: Key, closed_to: date | None) -> bool:
     return closed_to is not None and key[0] <= closed_to
+
+
+def _without_expired(rows: Sequence[charges.Row], horizon: date | None) -> Sequence[charges.Row]:
+    """Without charges of days whose charges were dropped: one late call would replace the sums that were kept."""
+    return rows if horizon is None else [row for row in rows if row.key[0] >= horizon]
 
 
 # -- the price list, kept while it does not change -----------------------------------------------------------------

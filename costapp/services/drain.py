@@ -14,7 +14,7 @@ def drain(conn: psycopg.Connection, *, limit: int = BATCH) -> int:
     written = 0
     while shards := outbox.marked_shards(conn):
         for shard in shards:
-            outcome = attribute_shards(conn, [shard], limit=limit, force=True)
+            outcome = attribute_shards(conn, [shard], limit=limit, wait=True, force=True)
             if outcome.busy_shards:
                 outcome = attribute_shards(conn, outcome.busy_shards, limit=limit, wait=True, force=True)
             written += outcome.charges

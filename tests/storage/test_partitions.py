@@ -111,4 +111,7 @@ def test_sums_outlive_the_charges_they_were_made_of(conn, project):
     assert apply_retention(conn, keep=keep, today=date(2026, 7, 10)) == ["charge_202605"]
     assert totals(conn, "count(*)::int") == (1,)
     assert totals(conn, "sum(requests)::int", "rollup_day") == (2,)
+    store(conn, [call(3, session="s", user="u")], project_id=project.id)  # thirteen months too late
+    drain(conn)
+    assert totals(conn, "sum(requests)::int", "rollup_day") == (2,)
     assert [one.result.check.name for one in verify(conn) if one.result.differences] == []
