@@ -4,6 +4,9 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from collectors import server
@@ -29,20 +32,30 @@ def _run_many(settings: Settings) -> int:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=server.run_as_child, args=(settings,)) for _ in range(settings.processes)]
 
+    asked = threading.Event()
+
     def stop(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            if process.pid is not None:
-                process.terminate()
+        asked.set()
+        _terminate(processes)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     for process in processes:
         process.start()
     multiprocessing.connection.wait([process.sentinel for process in processes])
-    stop(0, None)
+    was_asked = asked.is_set()
+    _terminate(processes)
     for process in processes:
         process.join(settings.shutdown_seconds + 5)
-    return max(abs(process.exitcode or 0) for process in processes)
+    # One that was still starting has no handler yet and ends by the signal itself.
+    well = all(process.exitcode in {0, -signal.SIGTERM} for process in processes)
+    return 0 if was_asked and well else 1
+
+
+def _terminate(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.pid is not None:
+            process.terminate()
 
 
 if __name__ == "__main__":
