@@ -1,13 +1,13 @@
 """Realistic traces, generated from a seed: an agent request of 8 spans with 2 or 3 model calls.
 
-    POST /chat                        (server)
-    ├── SELECT sessions               (database)
-    ├── retrieve                      (internal)
-    │   └── embeddings text-embedding (a model call in every second trace, else a cache lookup)
-    ├── chat gpt-4o                   (a model call, about 13 attributes)
-    ├── execute_tool search           (internal)
-    ├── chat gpt-4o-mini              (a model call)
-    └── publish answer                (producer)
+POST /chat                        (server)
+├── SELECT sessions               (database)
+├── retrieve                      (internal)
+│   └── embeddings text-embedding (a model call in every second trace, else a cache lookup)
+├── chat gpt-4o                   (a model call, about 13 attributes)
+├── execute_tool search           (internal)
+├── chat gpt-4o-mini              (a model call)
+└── publish answer                (producer)
 """
 
 import json
@@ -74,8 +74,11 @@ def trace_shapes(dice: random.Random) -> list[Shape]:
     lookup = dice.random() < 0.5
     http = {"http.request.method": "POST", "http.route": "/chat", "http.response.status_code": 200, "url.path": "/chat"}
     database = {"db.system.name": "postgresql", "db.operation.name": "SELECT", "db.collection.name": "sessions"}
-    inner = Shape("cache lookup", CLIENT, 2, {"cache.hit": True, "db.system.name": "redis"}) if lookup else Shape(
-        "embeddings text-embedding-3-small", CLIENT, 2, _embedding(dice, common))
+    inner = (
+        Shape("cache lookup", CLIENT, 2, {"cache.hit": True, "db.system.name": "redis"})
+        if lookup
+        else Shape("embeddings text-embedding-3-small", CLIENT, 2, _embedding(dice, common))
+    )
     first, second = dice.choice(MODELS), dice.choice(MODELS)
     return [
         Shape("POST /chat", SERVER, -1, http | common),

@@ -20,7 +20,8 @@ LAYERS = {
     "costapp/models": {"costapp.core", "django"},
     "collectors": {
         "costapp.core", "costapp.storage", "costapp.env", "costapp.__version__",
-        "psycopg", "psycopg_pool", "msgspec", "orjson", "zstandard", "google", "grpc", "granian", "uvloop", "opentelemetry",
+        "psycopg", "psycopg_pool", "msgspec", "orjson", "zstandard",
+        "google", "grpc", "granian", "uvloop", "opentelemetry",
     },
     "costapp/runtime": {"costapp.env", "psycopg", "kombu"},
 }  # fmt: skip

@@ -8,12 +8,28 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from costapp.core.token_rules import parse_rules
+
 KEY_PREFIX = "ca_ing_"
 
 
 def validate_time_zone(name: str) -> None:
     if name not in zoneinfo.available_timezones():
         raise ValidationError(f"{name!r} is not an IANA time zone. Use a name such as Europe/Berlin.")
+
+
+def validate_attribute_names(names: object) -> None:
+    if not isinstance(names, dict) or not all(
+        isinstance(found, list) and all(isinstance(name, str) and name for name in found) for found in names.values()
+    ):
+        raise ValidationError('Enter an object of lists of names, such as {"feature": ["acme.feature"]}.')
+
+
+def validate_token_rules(rules: object) -> None:
+    try:
+        parse_rules(rules)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 def new_hash_secret() -> bytes:
@@ -31,22 +47,38 @@ class Project(models.Model):
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=100)
     time_zone = models.CharField(
-        max_length=64, default="UTC", validators=[validate_time_zone],
+        max_length=64,
+        default="UTC",
+        validators=[validate_time_zone],
         help_text="IANA name. Days and months of this project begin at midnight here.",
     )
     store_content = models.BooleanField(
-        default=False, help_text="Store prompt and completion text. Off by default: only sizes and a keyed hash are kept.",
+        default=False,
+        help_text="Store prompt and completion text. Off by default: only sizes and a keyed hash are kept.",
     )
     attribute_names = models.JSONField(
-        default=dict, blank=True,
+        default=dict,
+        blank=True,
+        validators=[validate_attribute_names],
         help_text="Own attribute names per dimension, tried before the built-in ones, for example "
         '{"feature": ["acme.feature"], "user": ["acme.uid"]}.',
     )
+    token_rules = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_token_rules],
+        help_text="Own rules for what token counts mean, tried before the built-in ones, for example "
+        '[{"name": "gateway", "scope": "acme.gateway*", "provider": "anthropic", "shape": "input_excludes_cache"}]. '
+        "Calls already charged keep their reading until their trace changes.",
+    )
     reported_cost_counts = models.BooleanField(
-        default=False, help_text="Let the cost that the client reports count instead of ours, where both are known.",
+        default=False,
+        help_text="Let the cost that the client reports count instead of ours, where both are known.",
     )
     is_demo = models.BooleanField(
-        default=False, editable=False, help_text="Holds made-up data (seed_demo). Pages say so; real data is kept out.",
+        default=False,
+        editable=False,
+        help_text="Holds made-up data (seed_demo). Pages say so; real data is kept out.",
     )
     hash_secret = models.BinaryField(default=new_hash_secret, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)

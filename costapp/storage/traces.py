@@ -22,7 +22,6 @@ _new = tuple.__new__  # half the cost of calling Span, and a batch makes tens of
 Node = tuple[date, bytes]
 
 
-
 class NodeSpans(NamedTuple):
     """The spans of one node; without them if they are too many."""
 
@@ -85,9 +84,7 @@ where project_id = %s and day = %s and trace_id = %s::uuid and span_id > %s orde
 """
 
 
-def load_spans_after(
-    conn: psycopg.Connection, project_id: int, *, node: Node, after: int, limit: int
-) -> list[Span]:
+def load_spans_after(conn: psycopg.Connection, project_id: int, *, node: Node, after: int, limit: int) -> list[Span]:
     """One page of the spans of an oversize trace, in the order of their ids."""
     day, trace_id = node
     rows = conn.cursor(binary=True).execute(_SPANS_AFTER, (project_id, day, trace_id.hex(), after, limit))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costapp.core.model_names import CatalogueProvider, Names
-from costapp.core.pricing import ASSUMED_TOKENS, UNSEEN_TOKENS, RateBook, _matches, _price_lines, _price_text
+from costapp.core.pricing import ASSUMED_TOKENS, UNSEEN_TOKENS, RateBook, _price_lines, _price_text
+from costapp.core.rate_choice import matches
 from costapp.core.rates import BEGINNING_NS, CompiledRates, RateSet
 from costapp.core.values import Call, ChargeFlag, CostStatus, Usage, UsageState
 from tests.prices.factories import a_call, a_rate_set, ns, usd
@@ -288,7 +289,7 @@ def test_an_own_rate_covers_the_spellings_of_its_model_and_no_other_model(
 @given(st.text("ab*", min_size=1, max_size=8).filter(lambda text: "*" in text), st.text("ab", max_size=8))
 def test_a_star_stands_for_any_run_of_characters(pattern: str, name: str) -> None:
     regex = ".*".join(map(re.escape, pattern.split("*")))
-    assert _matches(pattern, name) == bool(re.fullmatch(regex, name))
+    assert matches(pattern, name) == bool(re.fullmatch(regex, name))
 
 
 def test_a_discount_comes_off_the_catalogues_rates_from_date_to_date() -> None:

@@ -59,8 +59,10 @@ def test_services_that_report_in_any_order_agree_in_the_end(conn, project):
     late = fingerprint(conn)
     conn.execute("truncate span, charge")
     conn.execute("insert into dirty_cell (project_id, bucket_at) select project_id, bucket_at from rollup_5m")
-    conn.execute("insert into dirty_actor (project_id, quarter_at, session_id, user_id)"
-                 " select project_id, bucket_at + interval '12 hours', session_id, user_id from session_day")
+    conn.execute(
+        "insert into dirty_actor (project_id, quarter_at, session_id, user_id)"
+        " select project_id, bucket_at + interval '12 hours', session_id, user_id from session_day"
+    )
     drain(conn)
     store(conn, spans, project_id=project.id)
     drain(conn)

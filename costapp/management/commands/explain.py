@@ -44,7 +44,9 @@ class Command(BaseCommand):
         project = Project.objects.filter(pk=one.project_id).first()
         self.stdout.write(f"Project {project or one.project_id}")
         if one.is_oversize:
-            self.stdout.write("  Too many spans to be resolved as a whole: each call is charged by what it says itself.")
+            self.stdout.write(
+                "  Too many spans to be resolved as a whole: each call is charged by what it says itself."
+            )
         for trace in dict.fromkeys(explained.span.trace_id for explained in one.spans):
             self.stdout.write(f"  Trace {trace_id_text(trace)}")
             for explained in one.spans:
