@@ -1,10 +1,12 @@
 """`python -m collectors`: check the settings, then run one or more collector processes on the same ports."""
 
-import logging
 import multiprocessing
 import multiprocessing.connection
 import signal
 import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from collectors import server
@@ -12,15 +14,13 @@ from collectors.settings import SettingError, Settings, load
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("_granian").setLevel(logging.WARNING)
+    server.log_to_stderr()
     try:
         settings = load()
         server.check_port(settings.bind, settings.http_port, "COSTAPP_OTLP_HTTP_PORT")
         server.check_port(settings.bind, settings.grpc_port, "COSTAPP_OTLP_GRPC_PORT")
         if settings.processes == 1:
-            server.run(settings)
-            return 0
+            return server.run(settings)
         return _run_many(settings)
     except SettingError as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -30,22 +30,32 @@ def main() -> int:
 def _run_many(settings: Settings) -> int:
     """Processes share the ports by SO_REUSEPORT. One that ends takes the others along; a supervisor restarts all."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=server.run, args=(settings,)) for _ in range(settings.processes)]
+    processes = [context.Process(target=server.run_as_child, args=(settings,)) for _ in range(settings.processes)]
+
+    asked = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            if process.pid is not None:
-                process.terminate()
+        asked.set()
+        _terminate(processes)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     for process in processes:
         process.start()
     multiprocessing.connection.wait([process.sentinel for process in processes])
-    stop(0, None)
+    was_asked = asked.is_set()
+    _terminate(processes)
     for process in processes:
         process.join(settings.shutdown_seconds + 5)
-    return max(abs(process.exitcode or 0) for process in processes)
+    # One that was still starting has no handler yet and ends by the signal itself.
+    well = all(process.exitcode in {0, -signal.SIGTERM} for process in processes)
+    return 0 if was_asked and well else 1
+
+
+def _terminate(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.pid is not None:
+            process.terminate()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import shutil
 from collections import Counter, OrderedDict
@@ -29,6 +30,7 @@ from costapp.storage.spans import dirty_traces_exceed
 
 log = logging.getLogger("costapp.collectors")
 
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _DECODERS = 128  # projects and encodings whose caches are kept
 _WATCH_SECONDS = 5.0
 
@@ -195,6 +197,8 @@ class Ingest:
 
     async def _watch_once(self) -> None:
         self._closed_for = self._disk_refusal()
+        if not self.memory.used:
+            _release_memory()
         if not self.writer.database_up:
             return
         await self.keys.note_use()
@@ -230,6 +234,12 @@ class Ingest:
         except psycopg.Error:
             log.warning("Some counts of refused requests were lost: the database is away.")
         self.keys.close()
+
+
+def _release_memory() -> None:
+    """Give memory that large requests left free back to the system. Only glibc needs to be told."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 def _schema_exists(conn: psycopg.Connection[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import signal
@@ -22,19 +23,33 @@ log = logging.getLogger("costapp.collectors")
 
 # The writers need the interpreter only for moments; waiting the default 5 ms for each would idle the database.
 _SWITCH_SECONDS = 0.001
+_PR_SET_PDEATHSIG = 1
 # Decoding makes many short-lived tuples and hardly any cycles: looking for cycles rarely saves a tenth of the time.
 _GC_THRESHOLD = 100_000
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code: 1 if a server ended by itself."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.set_threshold(_GC_THRESHOLD, 50, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        return runner.run(_serve(settings))
 
 
-async def _serve(settings: Settings) -> None:
+def run_as_child(settings: Settings) -> None:
+    """`run` in one of several processes. Ends with its parent, also when that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    log_to_stderr()
+    sys.exit(run(settings))
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("_granian").setLevel(logging.WARNING)
+
+
+async def _serve(settings: Settings) -> int:
     ingest = Ingest(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,6 +67,9 @@ async def _serve(settings: Settings) -> None:
              settings.grpc_port)  # fmt: skip
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    asked = waiting.done()
+    if not asked:
+        log.error("The HTTP server ended by itself; stopping.")
     await _stop(ingest, app, http_server, grpc_server, settings)
     tasks[0].cancel()
     await asyncio.wait(tasks, timeout=settings.shutdown_seconds)  # cancelled before its end, granian complains
@@ -59,6 +77,7 @@ async def _serve(settings: Settings) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+    return 0 if asked else 1
 
 
 def _http_server(app: HttpApp, settings: Settings) -> HttpServer:

@@ -113,6 +113,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**given)
     if settings.key_cache_seconds > 30:
         raise SettingError("COSTAPP_KEY_CACHE_SECONDS must be at most 30, so that revoking a key works at once.")
+    if settings.memory_bytes < 2 * settings.body_bytes:  # a body before and after decompression
+        raise SettingError("COSTAPP_MAX_MEMORY_BYTES must be at least twice COSTAPP_MAX_BODY_BYTES.")
     return settings
 
 

@@ -8,6 +8,7 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from costapp.admin_scope import ProjectScoped
 from costapp.core.money import format_nano
 from costapp.models import PriceList, RateSet, RepriceRun
 
@@ -21,7 +22,7 @@ def _is_own_page(request: HttpRequest, name: str) -> bool:
 
 
 @admin.register(PriceList)
-class PriceListAdmin(admin.ModelAdmin):
+class PriceListAdmin(ProjectScoped):
     list_display = ("name", "project", "kind", "priority", "version", "imported_at", "rates_in_force")
     list_filter = ("kind", "project")
     search_fields = ("name", "source")
@@ -41,7 +42,8 @@ class PriceListAdmin(admin.ModelAdmin):
 
 
 @admin.register(RateSet)
-class RateSetAdmin(admin.ModelAdmin):
+class RateSetAdmin(ProjectScoped):
+    project_path = "price_list__project"
     list_display = (
         "provider", "model", "service_tier", "batch", "prices", "valid_from", "valid_to", "price_list", "superseded_at",
     )  # fmt: skip
@@ -78,7 +80,7 @@ class RateSetAdmin(admin.ModelAdmin):
 
 
 @admin.register(RepriceRun)
-class RepriceRunAdmin(admin.ModelAdmin):
+class RepriceRunAdmin(ProjectScoped):
     list_display = ("project", "first_day", "last_day", "next_day", "started_at", "finished_at")
     list_filter = ("project",)
 

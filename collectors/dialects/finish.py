@@ -39,12 +39,22 @@ _CALL, _MAYBE = int(Role.CALL), int(Role.MAYBE)
 Found = dict[str, Any]
 
 
-def role_of(found: Found) -> int:
-    """What the span says it is; without a word about it, usage makes it a candidate."""
+def role_of(found: Found, *, scope: Scope, service: str) -> int:
+    """What the span says it is; without a word about it, usage makes it a candidate.
+
+    Gemini CLI writes an event for every call, but gives its span neither the tokens of a stream nor the trace
+    of the event: a span of it without tokens would be a second call.
+    """
     role: int | None = found.pop("role", None)
     if role is None:
         return _MAYBE if states_usage(found) else int(Role.PLAIN)
+    if role == _CALL and _is_gemini(scope, service) and not states_usage(found):
+        return int(Role.PLAIN)
     return role
+
+
+def _is_gemini(scope: Scope, service: str) -> bool:
+    return service == "gemini-cli" or scope.name.startswith("gemini-cli")
 
 
 def states_usage(found: Mapping[str, Any]) -> bool:
@@ -97,7 +107,7 @@ def _client_habits(found: Found, *, name: str, role: int, scope: Scope, service:
             coding_agents.claude_span(found)
     elif service.startswith("codex") or name in ("handle_responses", "session_task.turn"):
         coding_agents.codex_span(found)
-    elif (service == "gemini-cli" or scope.name.startswith("gemini-cli")) and role == _CALL:
+    elif _is_gemini(scope, service) and role == _CALL:
         coding_agents.gemini_span(found)
 
 

@@ -101,7 +101,7 @@ class Recogniser:
                              flags, 0, resource.environment)  # fmt: skip
         found = merged(hits)
         flags |= found.pop(FLAG, 0)
-        role = finish.role_of(found)
+        role = finish.role_of(found, scope=scope, service=resource.service or "")
         if role == _PLAIN or (role == _AGGREGATE and not finish.states_usage(found)):
             return self._plain(name, kind, status, duration_us, role, flags, found, resource)
         flags = finish.call(

@@ -44,8 +44,13 @@ BUILT_IN: tuple[TokenRule, ...] = (
     TokenRule("openlit", "openlit.*", estimates_streams=True),
     TokenRule("openai-v2-hides-cache", "opentelemetry.instrumentation.openai_v2", cached_unseen=True),
     # The same instrumentation under OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental.
-    TokenRule("openai-v2-latest-hides-cache", "opentelemetry.util.genai.handler", provider="openai", version_below="1",
-              cached_unseen=True),
+    TokenRule(
+        "openai-v2-latest-hides-cache",
+        "opentelemetry.util.genai.handler",
+        provider="openai",
+        version_below="1",
+        cached_unseen=True,
+    ),
     # Of chat completions; responses have it.
     TokenRule("openinference-agents-hides-cache", "openinference.instrumentation.openai_agents", cached_unseen=True),
     TokenRule("otel-js-hides-cache", "@opentelemetry/instrumentation-openai", cached_unseen=True),
@@ -55,6 +60,36 @@ BUILT_IN: tuple[TokenRule, ...] = (
     TokenRule("mlflow-semconv-hides-cache", "mlflow*", cached_unseen=True),
     TokenRule("vercel-openai-hides-cache", "ai", provider="openai", cached_unseen=True),
 )
+
+
+#: Names of shapes in a project's own rules.
+SHAPES = {shape.name.lower(): shape for shape in UsageShape if shape != UsageShape.AUTO}
+
+
+def parse_rules(documents: object) -> tuple[TokenRule, ...]:
+    """A project's own rules from JSON: a list of objects with the fields of `TokenRule`, shapes by name.
+
+    ValueError with a sentence for people if one of them is not a rule.
+    """
+    if not isinstance(documents, list):
+        raise ValueError("Token rules are a list of rules.")
+    return tuple(_parse_rule(number, document) for number, document in enumerate(documents, 1))
+
+
+def _parse_rule(number: int, document: object) -> TokenRule:
+    if not isinstance(document, dict) or not isinstance(document.get("name"), str) or not document["name"]:
+        raise ValueError(f"Rule {number} is not an object with a name.")
+    unknown = sorted(set(document) - set(TokenRule._fields))
+    if unknown:
+        raise ValueError(f"Rule {number}: unknown field {unknown[0]!r}. Fields: {', '.join(TokenRule._fields)}.")
+    shape = document.get("shape", "inclusive")
+    if shape not in SHAPES:
+        raise ValueError(f"Rule {number}: shape {shape!r} is none of {', '.join(SHAPES)}.")
+    for field, value in document.items():
+        expected = type(TokenRule._field_defaults.get(field, "")) if field != "shape" else str
+        if type(value) is not expected:
+            raise ValueError(f"Rule {number}: {field} is not a {expected.__name__}.")
+    return TokenRule(**{**document, "shape": SHAPES[shape]})
 
 
 def version_key(text: str) -> tuple[int, ...]:

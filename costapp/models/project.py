@@ -8,12 +8,28 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from costapp.core.token_rules import parse_rules
+
 KEY_PREFIX = "ca_ing_"
 
 
 def validate_time_zone(name: str) -> None:
     if name not in zoneinfo.available_timezones():
         raise ValidationError(f"{name!r} is not an IANA time zone. Use a name such as Europe/Berlin.")
+
+
+def validate_attribute_names(names: object) -> None:
+    if not isinstance(names, dict) or not all(
+        isinstance(found, list) and all(isinstance(name, str) and name for name in found) for found in names.values()
+    ):
+        raise ValidationError('Enter an object of lists of names, such as {"feature": ["acme.feature"]}.')
+
+
+def validate_token_rules(rules: object) -> None:
+    try:
+        parse_rules(rules)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 def new_hash_secret() -> bytes:
@@ -43,8 +59,17 @@ class Project(models.Model):
     attribute_names = models.JSONField(
         default=dict,
         blank=True,
+        validators=[validate_attribute_names],
         help_text="Own attribute names per dimension, tried before the built-in ones, for example "
         '{"feature": ["acme.feature"], "user": ["acme.uid"]}.',
+    )
+    token_rules = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_token_rules],
+        help_text="Own rules for what token counts mean, tried before the built-in ones, for example "
+        '[{"name": "gateway", "scope": "acme.gateway*", "provider": "anthropic", "shape": "input_excludes_cache"}]. '
+        "Calls already charged keep their reading until their trace changes.",
     )
     reported_cost_counts = models.BooleanField(
         default=False,

@@ -17,12 +17,14 @@ import psycopg
 
 from costapp.core.calls import resolve
 from costapp.core.pricing import RateBook
+from costapp.core.token_rules import TokenRules
 from costapp.services.gather import Gatherer, TraceSet
 from costapp.storage import charges, outbox, partitions, traces
 from costapp.storage.charges import Booked, Key
 from costapp.storage.connection import RETRYABLE, require_autocommit
 from costapp.storage.outbox import SHARDS, Mark, shard_of
 from costapp.storage.rates import load_rate_book, rates_version
+from costapp.storage.token_rules import load_token_rules
 from costapp.storage.traces import Node, Oddity
 
 log = logging.getLogger(__name__)
@@ -141,6 +143,7 @@ class _Batch:
         self._conn = conn
         self._force = force
         self._locked: set[int] = set()
+        self._token_rules: dict[int, TokenRules] = {}
 
     def run(self, shards: Sequence[int], *, limit: int, wait: bool) -> Outcome:
         marks: list[Mark] = []
@@ -197,13 +200,19 @@ class _Batch:
     def _charges(self, project_id: int, trace_set: TraceSet, book: RateBook) -> list[charges.Row] | None:
         """The rows of one set; ``None`` if it could not be resolved, which must not stop the others."""
         try:
-            return [charges.encode(project_id, call, book.price(call)) for call in resolve(trace_set.spans)]
+            calls = resolve(trace_set.spans, rules=self._rules(project_id))
+            return [charges.encode(project_id, call, book.price(call)) for call in calls]
         except Exception as error:
             log.exception("Trace %s could not be resolved.", trace_set.nodes[0][1].hex())
             for node in trace_set.nodes:
                 oddity = Oddity(node, "failed", f"{type(error).__name__}: {error}"[:500])
                 traces.report_odd(self._conn, project_id, oddity=oddity)
             return None
+
+    def _rules(self, project_id: int) -> TokenRules:
+        if project_id not in self._token_rules:
+            self._token_rules[project_id] = load_token_rules(self._conn, project_id)
+        return self._token_rules[project_id]
 
     def _write(
         self, project_id: int, sets: Sequence[TraceSet], rows: Sequence[charges.Row], reasons: Mapping[bytes, str]
@@ -270,4 +279,3 @@ def rate_book(conn: psycopg.Connection, project_id: int) -> RateBook:
     if cached is None or cached[0] != version:
         cached = _books[project_id] = (version, load_rate_book(conn, project_id))
     return cached[1]
-

@@ -11,6 +11,7 @@ from costapp.core.values import Call, Priced, Span, Verdict
 from costapp.services.attribute import rate_book
 from costapp.services.gather import Gatherer
 from costapp.storage import charges, traces
+from costapp.storage.token_rules import load_token_rules
 from costapp.storage.traces import Node
 
 
@@ -56,12 +57,15 @@ def _sets(conn: psycopg.Connection, project_id: int, nodes: Iterable[Node]) -> l
 
 
 def _explained(conn: psycopg.Connection, project_id: int, spans: list[Span], nodes: list[Node]) -> ExplainedTrace:
-    book = rate_book(conn, project_id)
+    book, rules = rate_book(conn, project_id), load_token_rules(conn, project_id)
     by_key = {(span.trace_id, span.span_id): span for span in spans}
-    verdicts = [ExplainedSpan(by_key[verdict.trace_id, verdict.span_id], verdict) for verdict in calls.explain(spans)]
+    verdicts = [
+        ExplainedSpan(by_key[verdict.trace_id, verdict.span_id], verdict)
+        for verdict in calls.explain(spans, rules=rules)
+    ]
     booked = {key[1:]: charge for key, charge in charges.load_booked(conn, project_id, nodes=nodes).items()}
     priced_calls = []
-    for call in calls.resolve(spans):
+    for call in calls.resolve(spans, rules=rules):
         priced = book.price(call)
         charge = booked.get((call.trace_id, call.span_id))
         price = price_explain.explain(book, call, priced._replace(cost_nano=charge.cost_nano) if charge else priced)

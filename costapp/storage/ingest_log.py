@@ -32,7 +32,11 @@ insert into ingest_log (project_id, key_id, signal, transport, requests, receive
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
 # One row per hour, project, key, signal and transport replaces the rows of that hour.
 _COMPACT = """
-with old as (delete from ingest_log where at < date_trunc('hour', %(before)s::timestamptz) returning *),
+with hours as (  -- those that were compacted already stay as they are
+    select distinct date_trunc('hour', at) as hour from ingest_log
+    where at < date_trunc('hour', %(before)s::timestamptz) and at <> date_trunc('hour', at)
+),
+old as (delete from ingest_log where date_trunc('hour', at) in (select hour from hours) returning *),
 reason as (
     select date_trunc('hour', at) as hour, project_id, key_id, signal, transport, item.key, sum(item.value::bigint) as n
     from old, jsonb_each_text(coalesce(reasons, '{}')) item group by 1, 2, 3, 4, 5, 6

@@ -113,6 +113,10 @@ class Stack(NamedTuple):
     cells: dict[str | None, list[Point | None]]
     previous_nano: list[int | None]  #: the period before, bucket by bucket; empty = not compared
 
+    @property
+    def has_previous(self) -> bool:
+        return any(self.previous_nano)
+
 
 def stack(points: list[Point], axis: TimeAxis, *, before: list[datetime], order: list[str], has_other: bool) -> Stack:
     """Sorts points into buckets. ``before`` are the previous period's buckets, laid under this one's."""

@@ -13,7 +13,7 @@ from costapp.storage.reports.sql import Connection
 COLOURS = 11
 PATTERNS = ("", "/", ".", "\\", "x")
 NEUTRAL = "other"  #: "other", and '' (not attributed)
-REMEMBER_S = 60
+REMEMBER_S = 300
 
 _remembered: dict[tuple[int, str], tuple[float, dict[str, int]]] = {}
 
@@ -47,7 +47,7 @@ class Palette:
 
 
 def palette(conn: Connection, project_id: int, by: str) -> Palette:
-    """Read at most once a minute per process; a value that came since then takes the next place."""
+    """Read at most every five minutes per process; a value that came since then takes the next place."""
     if not DIMENSIONS[by].in_rollup:
         return Palette({})
     key, now = (project_id, by), time.monotonic()

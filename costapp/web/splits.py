@@ -1,5 +1,6 @@
 """The table and chart "cost by something over time": on Overview and on every drill-down page."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ from costapp.core.latency import quantile
 from costapp.storage.reports import activity, spend
 from costapp.storage.reports.cells import Scope, bucket_starts
 from costapp.storage.reports.dimensions import DIMENSIONS
+from costapp.storage.reports.sql import Connection
 from costapp.storage.reports.state import first_day
+from costapp.storage.reports.sums import Sums
 from costapp.web import charts
 from costapp.web import format as fmt
 from costapp.web.access import Visit
@@ -47,6 +50,7 @@ TABLE = (
     "coverage",
 )
 TOP_IN_CHART = 8
+FEW_VALUES = 100  #: so many are asked for without naming them, values that only the previous period has included
 ROWS_SHOWN = 50
 ROWS_EXPORTED = 5000
 
@@ -116,53 +120,60 @@ def time_axis(visit: Visit, view: View, scope: Scope) -> charts.TimeAxis:
 
 def report(visit: Visit, view: View, scope: Scope, by: str, *, rows: int = ROWS_SHOWN) -> Report:
     """Four statements: sums, series, latency, sessions (the last two where they are kept)."""
-    before = previous_start(view.period, visit.zone) if view.compare else None
-    table = spend.split(visit.conn, scope, by, before=before, limit=rows)
+    conn, before = visit.conn, previous_start(view.period, visit.zone) if view.compare else None
+    table = spend.split(conn, scope, by, limit=rows)
     values = [row.value for row in table.rows]
-    top = values[:TOP_IN_CHART]
-    points = spend.series(visit.conn, scope, by, values=values, before=before)
+    top = [value for value in values if value or by != "user"][:TOP_IN_CHART]
+    few = table.distinct <= len(values) <= FEW_VALUES and by != "user"
+    points = spend.series(conn, scope, by, values=None if few else values, before=before)
     axis = time_axis(visit, view, scope)
     earlier = bucket_starts(scope.between(before, scope.start)) if before else []
     data = charts.stack(_merged(points, set(top)), axis, before=earlier, order=top, has_other=table.distinct > len(top))
-    slots = activity.latency_slots(visit.conn, scope, by, values=values)
-    sessions = activity.sessions_by_feature(visit.conn, scope) if by == "feature" else {}
-    compared = bool(before and _has_data_since(visit, before))
-    lines = [_line(row, by, table.total, slots, sessions, compared=compared) for row in table.rows]
-    total = _line(table.total, by, table.total, slots, {}, compared=compared)._replace(label="Total")
-    total = total._replace(p50_us=_quantile(slots, None, 0.5), p95_us=_quantile(slots, None, 0.95))
-    return Report(
-        by,
-        scope,
-        total,
-        ordered(lines, view.sort),
-        table.distinct - len(lines),
-        palette(visit.conn, visit.project.pk, by),
-        axis,
-        data,
-        points,
-        compared,
-    )
+    comparable = bool(before and _has_data_since(visit, before))
+    lines, total = _lines(conn, scope, by, table, previous_costs(points, scope.start) if comparable else None)
+    lines = ordered(lines, view.sort)
+    colours = palette(conn, visit.project.pk, by)
+    hidden = table.distinct - len(lines)
+    return Report(by, scope, total, lines, hidden, colours, axis, data, points, comparable)
+
+
+def previous_costs(points: list[spend.Point], start: datetime) -> Counter[str | None]:
+    """Cost of the period before by value, and of everything under None."""
+    costs: Counter[str | None] = Counter()
+    for point in points:
+        if point.bucket_at < start:
+            costs[None] += point.cost_nano
+            if point.value is not None:
+                costs[point.value] += point.cost_nano
+    return costs
+
+
+def _lines(
+    conn: Connection, scope: Scope, by: str, table: spend.SplitTable, before: Counter[str | None] | None
+) -> tuple[list[Line], Line]:
+    slots = activity.latency_slots(conn, scope, by, values=[row.value for row in table.rows])
+    sessions = activity.sessions_by_feature(conn, scope) if by == "feature" else {}
+
+    def line(value: str | None, label: str, sums: Sums) -> Line:
+        return Line(
+            value or "",
+            label,
+            sums,
+            before[value] if before is not None else None,
+            table.total.cost_nano or 0,
+            sessions.get(value or "") if value is not None else None,
+            _quantile(slots, value, 0.5),
+            _quantile(slots, value, 0.95),
+        )
+
+    lines = [line(row.value, row.value or DIMENSIONS[by].empty, row.sums) for row in table.rows]
+    return lines, line(None, "Total", table.total)
 
 
 def _has_data_since(visit: Visit, before: datetime) -> bool:
     """A previous period that began before the project did is drawn, but not compared with."""
     first = first_day(visit.conn, visit.project.pk)
     return first is not None and first <= before
-
-
-def _line(
-    row: spend.Split, by: str, total: spend.Split, slots: activity.Slots, sessions: dict[str, int], *, compared: bool
-) -> Line:
-    return Line(
-        row.value,
-        row.value or DIMENSIONS[by].empty,
-        row.now,
-        row.before_cost_nano if compared else None,
-        total.now.cost_nano or 0,
-        sessions.get(row.value),
-        _quantile(slots, row.value, 0.5),
-        _quantile(slots, row.value, 0.95),
-    )
 
 
 def _quantile(slots: activity.Slots, value: str | None, q: float) -> float | None:

@@ -48,6 +48,7 @@ def test_every_counter_of_a_limit_is_a_reason_that_exists():
     ("COSTAPP_OTLP_HTTP_PORT", "http", "COSTAPP_OTLP_HTTP_PORT must be a whole number, not 'http'."),
     ("COSTAPP_COLLECTOR_PROCESSES", "0", "COSTAPP_COLLECTOR_PROCESSES must be at least 1, not 0."),
     ("COSTAPP_KEY_CACHE_SECONDS", "31", "COSTAPP_KEY_CACHE_SECONDS must be at most 30, so that revoking"),
+    ("COSTAPP_MAX_MEMORY_BYTES", "2048", "COSTAPP_MAX_MEMORY_BYTES must be at least twice COSTAPP_MAX_BODY_BYTES."),
     ("DATABASE_URL_FILE", "/nowhere", "DATABASE_URL_FILE names /nowhere, which cannot be read."),
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_clear_sentence(name, value, message):

@@ -178,3 +178,14 @@ def test_a_taken_port_is_one_clear_sentence_and_a_failure(own_collector):
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert f"127.0.0.1:{own_collector.http_port}: the port is taken" in ended.stderr
+
+
+def test_two_processes_share_the_ports_and_end_together(database_url, key, conn):
+    process = Collector(database_url, COSTAPP_COLLECTOR_PROCESSES="2")
+    try:
+        answers = {process.post(key, traces(json_span(number))).status for number in range(1, 21)}
+    finally:
+        code, log = process.stop()
+    assert (answers, code) == ({200}, 0), log
+    assert "Traceback" not in log
+    assert stored_count(conn) == 20

@@ -2,7 +2,7 @@
 
 import pytest
 
-from costapp.core.token_rules import BUILT_IN, DEFAULT, TokenRule, TokenRules, version_key
+from costapp.core.token_rules import BUILT_IN, DEFAULT, TokenRule, TokenRules, parse_rules, version_key
 from costapp.core.values import UsageShape
 
 EXCLUDES = UsageShape.INPUT_EXCLUDES_CACHE
@@ -62,3 +62,20 @@ def test_hostile_scope_names_do_not_grow_the_cache_without_end() -> None:
 @pytest.mark.parametrize(("version", "hides"), [("0.4b0", True), ("1.3b0", False)])
 def test_openai_v2_under_the_latest_conventions_still_hides_the_cached_part(version: str, hides: bool) -> None:
     assert DEFAULT.rule("opentelemetry.util.genai.handler", version, "openai").cached_unseen is hides
+
+
+def test_a_projects_rules_are_written_as_json() -> None:
+    (rule,) = parse_rules(
+        [{"name": "gateway", "scope": "acme.*", "shape": "input_excludes_cache", "cached_unseen": True}]
+    )
+    assert rule == TokenRule("gateway", "acme.*", shape=EXCLUDES, cached_unseen=True)
+    assert parse_rules([]) == ()
+
+
+@pytest.mark.parametrize("wrong", [
+    {}, ["x"], [{}], [{"name": ""}], [{"name": "a", "colour": "red"}], [{"name": "a", "shape": "auto"}],
+    [{"name": "a", "cached_unseen": "yes"}], [{"name": "a", "scope": 1}], None,
+])  # fmt: skip
+def test_what_is_no_rule_is_refused_with_a_sentence(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"\.$"):
+        parse_rules(wrong)

@@ -143,6 +143,17 @@ def test_gemini_cli_events_and_span_of_one_call_are_one_call_with_the_thoughts()
         assert (found.span_id, output_total(found.usage), found.usage.cache_read) == (span.span_id, 260, 1024)
 
 
+def test_a_gemini_cli_stream_has_its_tokens_only_in_an_event_without_the_trace_of_its_span() -> None:
+    cli = Client("gemini-cli", service="gemini-cli")
+    asked = {"gen_ai.operation.name": "llm_call", "gen_ai.request.model": "gemini-2.5-pro"}
+    response = cli.log({"event.name": "gemini_cli.api_response", **GEMINI}, at=1)
+    failure = cli.log({"event.name": "gemini_cli.api_error", "session.id": "g-1", "status_code": 429}, at=9)
+    spans = [cli.span("llm_call", asked), cli.span("llm_call", asked, at=8, status=2)]
+    good, failed = resolve([*spans, *(event for event in (response, failure) if event)])
+    assert (output_total(good.usage), good.usage.cache_read, good.error) == (260, 1024, "")
+    assert failed.error == "rate_limit"
+
+
 CLAUDE = {
     "model": "claude-sonnet-4-5-20250929",
     "session.id": "c-1",

@@ -127,11 +127,11 @@ class Paused:
         self._errors: list[BaseException] = []
         monkeypatch.setattr(attribute, "resolve", self._wait)
 
-    def _wait(self, spans):
+    def _wait(self, spans, **rules):
         if threading.current_thread() is self._thread and not self.has_read.is_set():
             self.has_read.set()
             assert self.may_write.wait(20)
-        return self._resolve(spans)
+        return self._resolve(spans, **rules)
 
     def start(self, action: Callable[[psycopg.Connection], object]) -> None:
         def run() -> None:

@@ -85,10 +85,10 @@ def test_a_runaway_trace_rests_between_two_readings(conn, project, monkeypatch):
 
 
 def test_a_trace_that_cannot_be_resolved_does_not_stop_the_others(conn, project, monkeypatch, caplog):
-    def fail_for_one(spans):
+    def fail_for_one(spans, **rules):
         if spans[0].trace_id == call(1).trace_id:
             raise ValueError("unheard of")
-        return resolve(spans)
+        return resolve(spans, **rules)
 
     monkeypatch.setattr(attribute, "resolve", fail_for_one)
     store(conn, [call(1), call(17)], project_id=project.id)

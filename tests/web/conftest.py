@@ -53,6 +53,8 @@ def conn(django_db_setup: None, django_db_blocker: Any) -> Iterator[psycopg.Conn
 
 
 def clear(connection: psycopg.Connection[Any]) -> None:
+    # pytest-django makes a test database only for modules marked django_db: never empty another one
+    assert connection.info.dbname.startswith("test_"), "mark the module with pytest.mark.django_db"
     pipeline.empty(connection)
     connection.execute(f"truncate {OWN_TABLES} cascade")
     connection.execute("truncate ingest_log, metric_point")

@@ -12,6 +12,8 @@ from costapp.models import IngestKey, Membership
 from costapp.web import urls
 from tests.web.conftest import add_member, add_project
 
+pytestmark = pytest.mark.django_db
+
 OPEN = {"sign-in", "sign-out", "home"}
 OWNER_ONLY = {"new-key", "revoke-key"}
 PROJECT_PAGES = [

@@ -12,6 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from costapp.storage.reports import sql
 from tests.web.conftest import EVIL
 
+pytestmark = pytest.mark.django_db
+
 
 @pytest.fixture
 def statements(monkeypatch):

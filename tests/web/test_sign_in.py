@@ -6,6 +6,8 @@ from django.test import Client
 from costapp.storage import sign_in_failures
 from tests.web.conftest import PASSWORD, add_member
 
+pytestmark = pytest.mark.django_db
+
 
 @pytest.fixture(scope="module")
 def owner(project):

@@ -9,6 +9,8 @@ import pytest
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.web.splits import SPLITS
 
+pytestmark = pytest.mark.django_db
+
 RANGES = ["range=30d", "range=7d", "range=90d"]
 
 

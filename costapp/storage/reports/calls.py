@@ -1,6 +1,6 @@
 """Lists of calls: newest first by key, a session in order, one trace. Read by index, page by page."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -81,10 +81,25 @@ class CallPage(NamedTuple):
     searched_until: datetime | None  #: set when the page ended because it had read enough, not found enough
 
 
+#: Days that are tried before the whole range: most pages are full with them, and open two partitions, not sixty.
+NEWEST_DAYS = timedelta(days=1)
+CLOCK_SLACK = timedelta(hours=1)
+
+
 def newest_calls(
     conn: Connection, scope: Scope, *, only: str = "", before: Cursor | None = None, limit: int = 50
 ) -> CallPage:
     """One page, newest first. Reads at most SCAN_LIMIT calls, so a rare filter cannot hold the page."""
+    last = min(scope.end, before.start_at if before else scope.end, datetime.now(UTC) + CLOCK_SLACK)
+    recent = max(scope.start, last - NEWEST_DAYS)
+    if recent > scope.start:
+        page = _newest_calls(conn, scope.between(recent, scope.end), only=only, before=before, limit=limit)
+        if page.older:
+            return page
+    return _newest_calls(conn, scope, only=only, before=before, limit=limit)
+
+
+def _newest_calls(conn: Connection, scope: Scope, *, only: str, before: Cursor | None, limit: int) -> CallPage:
     older = f" and (start_at, span_id) < (%(before_at)s, %(before_span)s) and {CELL} <= %(before_at)s"
     keyset = older if before else ""
     by_index = any(key in scope.filters for key in ("user", "session"))
@@ -92,8 +107,8 @@ def newest_calls(
     condition = filter_sql(scope) + (f" and {ONLY[only][1]}" if only in ONLY else "")
     sql = f"""
         select {COLUMNS} from (
-            select * from charge where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
-        where true{condition} {NEWEST_FIRST} limit %(limit)s"""
+            select *, {CELL} as cell from charge where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
+        where true{condition} order by cell desc, start_at desc, span_id desc limit %(limit)s"""
     at, span = before or (None, None)
     values = params(scope, scan=SCAN_LIMIT, limit=limit + 1, before_at=at, before_span=span)
     rows = [CallRow._make(row) for row in run(conn, sql, values)]

@@ -80,20 +80,6 @@ CHARGE_EXPRESSIONS["priced_tokens"] = f"case when cost_nano is null then 0 else 
 CHARGE_MEASURES = ", ".join(f"{CHARGE_EXPRESSIONS[name]} as {name}" for name in MEASURES)
 CHARGE_DIMENSIONS = ", ".join(d.column for d in DIMENSIONS.values())
 
-USER_DAY_KEEPS = {"cost_nano", "requests", "unpriced", "errors", "tokens"}
-
-
-def _user_measures(expression: dict[str, str]) -> str:
-    return ", ".join(
-        f"{expression.get(m, m)} as {m}" if m in USER_DAY_KEEPS else f"null::bigint as {m}" for m in MEASURES
-    )
-
-
-USER_DAY_MEASURES = _user_measures({})
-ALL_USERS_MEASURES = _user_measures({"tokens": f"({TOKENS})"})
-MINUS_USERS_MEASURES = _user_measures({name: f"-{name}" for name in USER_DAY_KEEPS})
-
-
 #: The cells of a scope, but for its filters.
 IN_RANGE = "project_id = %(project_id)s and bucket_at >= %(start)s and bucket_at < %(end)s"
 #: As the index of charge has it: a range or order by time that names the cell too is read from the index.
@@ -116,14 +102,19 @@ def source(scope: Scope, by: str | None = None) -> str:
     """A sub-select of cells for ``scope``, split by ``by``. Parameters come from ``params(scope)``."""
     if needs_charges(scope):
         return _charges(scope)
-    if by is None or DIMENSIONS[by].in_rollup:
-        return _rollups(scope)
-    if by == "user" and scope.grain is Grain.DAY and set(scope.filters) <= {"feature"}:
-        return _user_days(scope)
-    raise Unanswerable(
-        f"{DIMENSIONS[by].plural.capitalize()} are summed per day and feature only. "
-        "Choose a range of whole days and remove the other filters, or open one user or session."
-    )
+    if by is not None:
+        require_answerable(scope, by)
+    return _rollups(scope)
+
+
+def require_answerable(scope: Scope, by: str) -> None:
+    """Raises Unanswerable for a split that only charges could tell, without an index that finds them."""
+    summed = by == "user" and scope.grain is Grain.DAY and set(scope.filters) <= {"feature"}
+    if not (DIMENSIONS[by].in_rollup or needs_charges(scope) or summed):
+        raise Unanswerable(
+            f"{DIMENSIONS[by].plural.capitalize()} are summed per day and feature only. "
+            "Choose a range of whole days and remove the other filters, or open one user or session."
+        )
 
 
 def bucket(scope: Scope) -> str:
@@ -174,14 +165,6 @@ def _rollup_table(scope: Scope) -> str:
 def _rollups(scope: Scope) -> str:
     return f"""(select bucket_at, {ROLLUP_DIMENSIONS}, {ROLLUP_MEASURES} from {_rollup_table(scope)}
         where {IN_RANGE}{filter_sql(scope)}) cells"""
-
-
-def _user_days(scope: Scope) -> str:
-    """``user_day`` holds calls that name a user; what a day holds beyond them is the user ''."""
-    where = f"where {IN_RANGE}{filter_sql(scope)}"
-    return f"""(select bucket_at, user_id, feature, {USER_DAY_MEASURES} from user_day {where}
-        union all select bucket_at, '', feature, {ALL_USERS_MEASURES} from rollup_day {where}
-        union all select bucket_at, '', feature, {MINUS_USERS_MEASURES} from user_day {where}) cells"""
 
 
 def _charges(scope: Scope) -> str:

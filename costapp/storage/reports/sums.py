@@ -1,5 +1,6 @@
 """``Sums``: what a cell adds up to, and the ratios people read. Pure; every page computes them here."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -87,3 +88,13 @@ class Sums(NamedTuple):
 
 
 MEASURES: tuple[str, ...] = Sums._fields
+#: The measures that ``user_day`` keeps.
+USER_DAY_KEEPS: tuple[str, ...] = ("cost_nano", "requests", "unpriced", "errors", "tokens")
+
+
+def add_up(rows: Iterable[Sums]) -> Sums:
+    """The sums of several rows; a measure that a row does not keep is not known of the whole either."""
+    columns = list(zip(*rows, strict=True))
+    if not columns:
+        return Sums()
+    return Sums._make(None if None in column else sum(column) for column in columns)

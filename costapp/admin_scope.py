@@ -1,0 +1,47 @@
+"""Isolation in the admin: staff see and change only what belongs to projects they own; superusers see all."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import ForeignKey, Q, QuerySet
+from django.http import HttpRequest
+
+from costapp.models import Membership, Project
+
+
+def owned_projects(request: HttpRequest) -> QuerySet[Project]:
+    projects = Project.objects.all()
+    if request.user.is_superuser:
+        return projects
+    return projects.filter(memberships__user_id=request.user.pk, memberships__role=Membership.Role.OWNER)
+
+
+class ProjectScoped(admin.ModelAdmin):
+    """``project_path`` leads from the model to its project; "" = the model is the project."""
+
+    project_path = "project"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        found = super().get_queryset(request)
+        if request.user.is_superuser:
+            return found
+        owned = owned_projects(request).values("pk")
+        return found.filter(Q(**{f"{self.project_path}__in" if self.project_path else "pk__in": owned}))
+
+    def formfield_for_foreignkey(self, db_field: ForeignKey, request: HttpRequest, **kwargs: Any) -> Any:
+        """Nobody can put something into a project that is not theirs."""
+        if db_field.related_model is Project:
+            kwargs["queryset"] = owned_projects(request)
+        elif not request.user.is_superuser:
+            related = self.admin_site._registry.get(db_field.related_model)
+            if isinstance(related, ProjectScoped):
+                kwargs["queryset"] = related.get_queryset(request)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Filters by relation name every project there is: only for those who may see them all."""
+        filters = super().get_list_filter(request)
+        if request.user.is_superuser:
+            return filters
+        names = {field.name for field in self.model._meta.get_fields() if field.is_relation}
+        return [item for item in filters if not (isinstance(item, str) and item in names)]

@@ -1,0 +1,197 @@
+"""The pages in a real Chromium: no console error, no axe violation, nothing wider than the screen."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.db import connections
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from costapp.core.ids import span_id_text
+from tests.browser_setup import find
+
+pytestmark = pytest.mark.django_db
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+SCREENS = [(1440, "light"), (380, "dark")]
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Says nothing: the test says what matters."""
+
+
+class Site(NamedTuple):
+    url: str
+    cookie: dict[str, str]
+    pages: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def site(world) -> Iterator[Site]:
+    """The company's pages behind a socket, and the session of a signed-in superuser of it."""
+    world.member.is_staff = world.member.is_superuser = True
+    world.member.save()
+    client = world.client()
+    cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
+    trace, span = world.conn.execute("select trace_id, span_id from charge order by start_at limit 1").fetchone()
+    server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
+    server.daemon_threads = False  # closing waits for requests in flight: they hold database connections
+    server.set_app(StaticFilesHandler(WSGIHandler()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    call = f"/p/acme/trace/{trace.hex}/{span_id_text(span)}/"
+    pages = {
+        "sign-in": "/sign-in/", "overview": "/p/acme/?range=30d", "overview-hours": "/p/acme/?range=24h&by=model",
+        "overview-users": "/p/acme/?range=30d&by=user", "nothing-found": "/p/acme/?range=30d&feature=none",
+        "feature": "/p/acme/feature/?is=checkout&range=30d", "user": "/p/acme/user/?is=u-1&range=30d",
+        "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
+        "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
+        "health": "/p/acme/health/?range=30d", "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
+        "admin": "/admin/", "admin-keys": "/admin/costapp/ingestkey/add/",
+    }  # fmt: skip
+    yield Site(url, {"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": url}, pages)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser(site) -> Iterator[Browser]:
+    path = find()
+    if path is None:
+        pytest.fail("No Chromium found: run `python -m tests.browser_setup`, or set COSTAPP_CHROMIUM.")
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright keeps an event loop in this thread, where Django then refuses the test's own transaction.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+        connections.close_all()  # those of this thread while the loop runs are others than without it
+
+
+@pytest.fixture
+def tab(browser, site) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.add_cookies([site.cookie])
+    page = context.new_page()
+    page.complaints = []
+    listen(page)
+    yield page
+    context.close()
+
+
+def listen(page: Page) -> None:
+    page.on("console", lambda said: page.complaints.append(said.text) if said.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+
+
+def show(page: Page, url: str) -> None:
+    page.goto(url)
+    page.wait_for_load_state("load")
+    if page.locator("[data-figure]").count():
+        page.wait_for_selector("[data-figure][data-ready]")
+
+
+def violations(page: Page) -> list[str]:
+    page.evaluate(AXE)
+    found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"]
+    return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"][:3]]
+
+
+@pytest.mark.parametrize(("width", "theme"), SCREENS)
+def test_every_page_is_clean_accessible_and_fits(browser, site, width, theme):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
+    page = context.new_page()
+    page.complaints, wrong = [], {}
+    listen(page)
+    for name, path in site.pages.items():
+        show(page, site.url + path)
+        expected = (
+            {"Failed to load resource: the server responded with a status of 404 (Not Found)"}
+            if name == "missing"
+            else set()
+        )
+        problems = [text for text in page.complaints if text not in expected]
+        page.complaints.clear()
+        if not name.startswith("admin"):  # the admin's own markup is Django's
+            problems += violations(page)
+            if page.evaluate("document.documentElement.scrollWidth") > width:
+                problems.append("wider than the screen")
+        if problems:
+            wrong[name] = problems
+        context.add_cookies([site.cookie])  # the first page, sign-in, was seen as nobody
+    context.close()
+    assert wrong == {}
+
+
+def test_a_bar_of_the_chart_leads_to_the_calls_behind_it(tab, site):
+    show(tab, site.url + site.pages["overview"])
+    bar = tab.locator(".bars .point path").nth(26)  # of the dearest feature, three days ago
+    box = bar.bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.wait_for_url("**/calls/**")
+    assert "from=" in tab.url
+    assert "feature=" in tab.url
+    assert tab.locator("tbody tr").count() > 0
+
+
+def test_the_chart_has_a_table_that_says_the_same_by_keyboard_alone(tab, site):
+    show(tab, site.url + site.pages["overview"])
+    tab.locator("details.data > summary").focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("details.data table tbody tr").count() == 30
+
+
+def test_a_split_is_changed_in_place_and_the_back_button_returns(tab, site):
+    show(tab, site.url + site.pages["overview"])
+    tab.evaluate("window.untouched = true")
+    tab.locator("summary", has_text="Split by feature").click()
+    tab.get_by_role("link", name="Model", exact=True).click()
+    tab.wait_for_selector("h2:has-text('By model')")
+    assert tab.evaluate("window.untouched")
+    assert "by=model" in tab.url
+    tab.wait_for_selector("[data-figure][data-ready]")
+    tab.go_back()
+    tab.wait_for_selector("h2:has-text('By feature')")
+    tab.wait_for_selector("[data-figure][data-ready]")
+    assert "by=model" not in tab.url
+    assert tab.complaints == []
+
+
+def test_the_chosen_theme_is_in_the_first_byte_of_the_next_page(tab, site):
+    show(tab, site.url + site.pages["overview"])
+    tab.locator("[data-theme-toggle]").click()
+    answer = tab.goto(site.url + site.pages["calls"])
+    assert 'data-theme="dark"' in answer.text()
+    assert tab.locator("[data-theme-toggle]").get_attribute("aria-pressed") == "true"
+
+
+def test_the_first_tab_stop_skips_to_the_content(tab, site):
+    show(tab, site.url + site.pages["overview"])
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+
+
+def test_a_removed_filter_chip_widens_the_page(tab, site):
+    show(tab, site.url + "/p/acme/?range=30d&model=gpt-4o")
+    tab.get_by_role("link", name="Remove the filter Model: gpt-4o").click()
+    tab.wait_for_url(lambda url: "model=" not in url)
+    assert tab.locator(".chip").count() == 0
+
+
+def test_waiting_turns_green_when_telemetry_arrives(tab, site, world):
+    show(tab, site.url + site.pages["connect"])
+    assert "Waiting for the first span" in tab.locator("#waiting").inner_text()
+    world.conn.execute(
+        "insert into ingest_log (requests, received, stored, duplicates, rejected, bytes, project_id, signal,"
+        " transport) values (1, 8, 8, 0, 0, 900, %s, 'traces', 'http')",
+        (world.project.pk,),
+    )
+    tab.wait_for_selector("#waiting:has-text('Spans arrive')", timeout=10_000)
