@@ -50,6 +50,7 @@ TABLE = (
     "coverage",
 )
 TOP_IN_CHART = 8
+FEW_VALUES = 100  #: so many are asked for without naming them, values that only the previous period has included
 ROWS_SHOWN = 50
 ROWS_EXPORTED = 5000
 
@@ -123,7 +124,8 @@ def report(visit: Visit, view: View, scope: Scope, by: str, *, rows: int = ROWS_
     table = spend.split(conn, scope, by, limit=rows)
     values = [row.value for row in table.rows]
     top = [value for value in values if value or by != "user"][:TOP_IN_CHART]
-    points = spend.series(conn, scope, by, values=values, before=before)
+    few = table.distinct <= len(values) <= FEW_VALUES and by != "user"
+    points = spend.series(conn, scope, by, values=None if few else values, before=before)
     axis = time_axis(visit, view, scope)
     earlier = bucket_starts(scope.between(before, scope.start)) if before else []
     data = charts.stack(_merged(points, set(top)), axis, before=earlier, order=top, has_other=table.distinct > len(top))

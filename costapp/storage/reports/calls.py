@@ -107,8 +107,8 @@ def _newest_calls(conn: Connection, scope: Scope, *, only: str, before: Cursor |
     condition = filter_sql(scope) + (f" and {ONLY[only][1]}" if only in ONLY else "")
     sql = f"""
         select {COLUMNS} from (
-            select * from charge where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
-        where true{condition} {NEWEST_FIRST} limit %(limit)s"""
+            select *, {CELL} as cell from charge where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
+        where true{condition} order by cell desc, start_at desc, span_id desc limit %(limit)s"""
     at, span = before or (None, None)
     values = params(scope, scan=SCAN_LIMIT, limit=limit + 1, before_at=at, before_span=span)
     rows = [CallRow._make(row) for row in run(conn, sql, values)]

@@ -104,14 +104,17 @@ def _user_sums(amounts: Iterable[int]) -> Sums:
     return Sums._make(kept.get(name) for name in MEASURES)
 
 
-def series(conn: Connection, scope: Scope, by: str, *, values: list[str], before: datetime | None) -> list[Point]:
-    """Per bucket: each of ``values``, and everything else as one; the previous period included."""
+def series(
+    conn: Connection, scope: Scope, by: str, *, values: list[str] | None, before: datetime | None
+) -> list[Point]:
+    """Per bucket: each of ``values`` (None = of all), and everything else as one; the previous period included."""
     column = DIMENSIONS[by].column
     whole = scope.between(before, scope.end) if before else scope
     if by == "user" and not needs_charges(scope):
-        return _series_users(conn, whole, values=values)
+        return _series_users(conn, whole, values=values or [])
+    value = f"case when {column} = any(%(values)s) then {column} end" if values is not None else column
     sql = f"""
-        select {bucket(whole)}, case when {column} = any(%(values)s) then {column} end, {POINT_SUMS}
+        select {bucket(whole)}, {value}, {POINT_SUMS}
         from {source(whole, by)} group by 1, 2 order by 1"""
     return [Point._make(row) for row in run(conn, sql, params(whole, values=values))]
 

@@ -67,5 +67,5 @@ def models_without_usage(conn: Connection, scope: Scope, *, limit: int = 50) -> 
 def _gaps(conn: Connection, scope: Scope, requests: str, having: str, limit: int) -> list[ModelGap]:
     sql = f"""
         select provider, model, sum({requests})::bigint, sum(tokens - priced_tokens)::bigint
-        from {source(scope)} group by 1, 2 having {having} order by 3 desc, 1, 2 limit %(limit)s"""
+        from {source(scope)} where {requests} > 0 group by 1, 2 having {having} order by 3 desc, 1, 2 limit %(limit)s"""
     return [ModelGap._make(row) for row in run(conn, sql, params(scope, limit=limit))]
