@@ -14,9 +14,7 @@ class SettingError(Exception):
 
 
 def _setting(env: str, default: int | str, meaning: str, *, counter: str = "", minimum: int = 0) -> Any:
-    return field(
-        default=default, metadata={"env": env, "meaning": meaning, "counter": counter, "minimum": minimum}
-    )
+    return field(default=default, metadata={"env": env, "meaning": meaning, "counter": counter, "minimum": minimum})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

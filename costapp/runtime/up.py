@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 MANAGE = CHECKOUT / "manage.py"
 # Celery's warning for a worker started by root says nothing that the person who typed `make run` did not choose.
 QUIET_ABOUT_ROOT = "ignore:You're running the worker with superuser privileges"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FIRST_SIGN_IN = "first-sign-in.json"
 
 PORTS = (
@@ -110,6 +110,7 @@ def check(chosen: argparse.Namespace) -> None:
 
 def start(supervisor: Supervisor, home: Path, chosen: argparse.Namespace) -> None:
     console = supervisor.console
+    all_programs = list(programs(home, chosen))  # a wrong setting ends the start here
     supervisor.environment |= environment(home, chosen)
     start_servers(supervisor, home)
     if chosen.servers_only:
@@ -120,7 +121,6 @@ def start(supervisor: Supervisor, home: Path, chosen: argparse.Namespace) -> Non
     prepare = [sys.executable, MANAGE, "bootstrap", "--credentials", home / FIRST_SIGN_IN]
     supervisor.run_once("bootstrap", [*prepare, "--demo"] if chosen.demo else prepare)
     console.step("schema, prices and first project")
-    all_programs = list(programs(home, chosen))
     for program in all_programs:
         supervisor.start_program(program)
     for program in all_programs:
@@ -178,8 +178,8 @@ def programs(home: Path, chosen: argparse.Namespace) -> Iterator[Program]:
     celery = [python, "-m", "celery", "-q", "-A", "costapp.celery"]
     yield Program(
         "worker",
-        [*celery, "worker", "-l", "WARNING", "-c", env.text("COSTAPP_WORKERS", "2"), "--without-gossip",
-         "--without-mingle", "-n", "worker@%h"],
+        [*celery, "worker", "-l", "WARNING", "-c", str(env.number("COSTAPP_WORKERS", 2, least=1)),
+         "--without-gossip", "--without-mingle", "-n", "worker@%h"],
         death_signal=signal.SIGKILL, stop_limit_s=20, environment={"PYTHONWARNINGS": QUIET_ABOUT_ROOT},
     )  # fmt: skip
     clock = [*celery[:-1], "costapp.celery:clock"]
@@ -191,8 +191,8 @@ def programs(home: Path, chosen: argparse.Namespace) -> Iterator[Program]:
 def web_command(chosen: argparse.Namespace) -> list[str]:
     return [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", chosen.bind, "--port", str(chosen.port),
-        "--workers", "1", "--blocking-threads", env.text("COSTAPP_WEB_THREADS", "4"), "--respawn-failed-workers",
-        "--no-access-log", "--log-level", "warning", "costapp.wsgi:application",
+        "--workers", "1", "--blocking-threads", str(env.number("COSTAPP_WEB_THREADS", 4, least=1)),
+        "--respawn-failed-workers", "--no-access-log", "--log-level", "warning", "costapp.wsgi:application",
     ]  # fmt: skip
 
 
@@ -205,21 +205,24 @@ def accepts(host: str, port: int) -> bool:
 
 
 def answers(chosen: argparse.Namespace) -> bool:
+    host = reachable(chosen.bind)
+    url = f"http://[{host}]:{chosen.port}/readyz" if ":" in host else f"http://{host}:{chosen.port}/readyz"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the shell is for other hosts
     try:
-        with urllib.request.urlopen(f"http://{reachable(chosen.bind)}:{chosen.port}/readyz", timeout=5) as answer:
-            return answer.status == 200
-    except (OSError, urllib.error.URLError):
+        with direct.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
         return False
 
 
 def reachable(host: str) -> str:
     """Where to knock when listening on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def greet(console: Console, home: Path, chosen: argparse.Namespace) -> None:
     """Where to look, what to do next; at the first start also the only print of password and key."""
-    shown = "localhost" if chosen.bind in ("127.0.0.1", "0.0.0.0", "::") else chosen.bind
+    shown = "localhost" if chosen.bind in (*LOOPBACK, "0.0.0.0", "::") else chosen.bind
     lines = [
         "Costapp is ready.",
         "",
@@ -235,5 +238,9 @@ def greet(console: Console, home: Path, chosen: argparse.Namespace) -> None:
             f"Key       {first['key']}   (project {first['project']})",
             "          Shown only this once: keep both. Next step: the page Connect an app.",
         ]
+    if chosen.demo:
+        lines += ["", "The demo project fills up while you look, newest days first."]
+    if chosen.bind not in LOOPBACK and not env.given("COSTAPP_ALLOWED_HOSTS"):
+        lines += ["", "Pages answer to localhost only: name this machine in COSTAPP_ALLOWED_HOSTS."]
     console.box([*lines, "", "Stop with Ctrl-C."])
     path.unlink(missing_ok=True)

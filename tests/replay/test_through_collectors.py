@@ -27,6 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 CAPTURES = Path(__file__).parents[1] / "data/captures"
 Connection = psycopg.Connection[Any]
 IN_ORDER = Order()
+RECORDED_BY_US = CAPTURES.with_name("recordings")
 RECORDED = {recording.id: recording for recording in load(CAPTURES)}
 # Protobuf and JSON, several services in one trace, failures, twins in different traces, events outside any trace.
 CHOSEN = (
@@ -102,6 +103,14 @@ def test_recordings_are_understood_as_their_manifest_says(
     first = report["recordings"][0]["calls"][0]
     assert (first["feature"], first["user"], first["session"]) == ("search-answers", "u-1001", "s-aaa1")
     assert first["meters"] == {"input": 138, "output": 54}
+
+
+def test_our_own_recordings_shuffled_are_understood_as_their_manifest_says(
+    conn: Connection, sender: HttpSender, project: Project
+) -> None:
+    ours = load(RECORDED_BY_US)
+    report = replayed(conn, ours, sender, project, order=Order(shuffle=5))
+    assert {one["id"]: one["differences"] for one in report["recordings"]} == {one.id: [] for one in ours}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from costapp.env import SettingError
 from costapp.runtime import home, preflight
 from costapp.runtime.errors import StartError
 from costapp.runtime.home import lock_home, make_home
 from costapp.runtime.postgres import Postgres
+from costapp.runtime.up import options, programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -168,3 +170,10 @@ def test_a_named_folder_without_postgresql_is_refused(tmp_path, monkeypatch):
 def test_a_setting_of_the_wrong_type_is_refused(tmp_path, value):
     sentence = refused(up("--home", tmp_path, COSTAPP_PORT=value))
     assert "COSTAPP_PORT" in sentence
+
+
+@pytest.mark.parametrize("name", ["COSTAPP_WORKERS", "COSTAPP_WEB_THREADS"])
+def test_a_number_of_processes_or_threads_is_checked_before_any_is_started(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(SettingError, match=f"{name} must be a whole number from 1 on"):
+        list(programs(tmp_path, options([])))
