@@ -97,9 +97,8 @@ from generate_series(1, {n}) i
 
 
 @contextmanager
-def empty_database() -> Iterator[str]:
-    """A database of its own on the server of DATABASE_URL, dropped afterwards."""
-    server = os.environ["DATABASE_URL"]
+def empty_database(server: str) -> Iterator[str]:
+    """A database of its own on a server, dropped afterwards."""
     name = sql.Identifier(DATABASE)
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute(sql.SQL("drop database if exists {} with (force)").format(name))
@@ -218,9 +217,9 @@ def main() -> None:
     options = parser.parse_args()
     for line in conditions.lines():
         print(line)
-    results = {}
+    server, results = os.environ["DATABASE_URL"], {}
     for inferences in options.inferences:
-        with empty_database() as url:
+        with empty_database(server) as url:
             call_command = prepare_django(url)
             call_command("migrate", verbosity=0)
             began = time.perf_counter()

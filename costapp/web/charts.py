@@ -68,6 +68,11 @@ def dollars(nano: int | None) -> float | None:
     return None if nano is None else nano / NANO
 
 
+def money_ticks(highest_nano: int) -> dict[str, str]:
+    """$1.2k above a thousand dollars, plain digits below: an SI prefix would call thousandths "m", like millions."""
+    return {"tickprefix": "$", "tickformat": "~s" if highest_nano >= 1000 * NANO else ",.9~f"}
+
+
 def label(text: str) -> str:
     short = text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"
     return escape(short)
@@ -134,6 +139,12 @@ def stack(points: list[Point], axis: TimeAxis, *, before: list[datetime], order:
     return Stack(keys, cells, line)
 
 
+def highest(data: Stack) -> int:
+    """The tallest bar of the stack, or the top of the previous period's line."""
+    bars = [sum(cell.cost_nano for cell in cells if cell) for cells in zip(*data.cells.values(), strict=True)]
+    return max([*bars, *(nano or 0 for nano in data.previous_nano)], default=0)
+
+
 def cost_over_time(data: Stack, axis: TimeAxis, palette: Palette, *, names: dict[str | None, str]) -> dict[str, Any]:
     """Stacked bars by value, the unfinished bucket pale, the previous period dotted."""
     when, pale = axis.names(), axis.unfinished
@@ -145,7 +156,7 @@ def cost_over_time(data: Stack, axis: TimeAxis, palette: Palette, *, names: dict
     return {
         "data": traces,
         "layout": base_layout(axis, barmode="stack", bargap=0.18, meta={"edges": axis.edges()})
-        | {"yaxis": base_layout(axis)["yaxis"] | {"tickprefix": "$", "tickformat": "~s"}},
+        | {"yaxis": base_layout(axis)["yaxis"] | money_ticks(highest(data))},
     }
 
 
@@ -276,8 +287,7 @@ def cumulative(timeline: list[Any], zone: ZoneInfo) -> dict[str, Any]:
             "yaxis": {
                 "rangemode": "tozero",
                 "fixedrange": True,
-                "tickprefix": "$",
-                "tickformat": "~s",
+                **money_ticks(max((call.cumulative_nano for call in timeline), default=0)),
                 "nticks": 5,
                 "automargin": True,
             },

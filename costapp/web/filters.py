@@ -60,7 +60,7 @@ def month_start(now: datetime, zone: ZoneInfo) -> datetime:
 
 
 def preset_bounds(preset: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    if preset.endswith("h"):
+    if preset in {"1h", "6h", "24h"}:
         return now - timedelta(hours=int(preset[:-1])), now
     today = now.astimezone(zone).date()
     tomorrow, first = today + timedelta(days=1), today.replace(day=1)

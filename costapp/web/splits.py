@@ -102,16 +102,15 @@ class Report(NamedTuple):
 
     @property
     def other_name(self) -> str:
-        return f"{self.others} other {DIMENSIONS[self.by].plural}"
+        dimension = DIMENSIONS[self.by]
+        return f"{self.others} other {dimension.plural if self.others != 1 else dimension.label.lower()}"
 
     @property
     def chart_words(self) -> str:
-        shown, plural = len(self.data.order) - (None in self.data.order), DIMENSIONS[self.by].plural
-        return (
-            f"top {shown} of {shown + self.others} {plural}, the rest as other"
-            if self.others
-            else f"all {shown} {plural}"
-        )
+        shown, dimension = len(self.data.order) - (None in self.data.order), DIMENSIONS[self.by]
+        if self.others:
+            return f"top {shown} of {shown + self.others} {dimension.plural}, the rest as other"
+        return f"one {dimension.label.lower()}" if shown == 1 else f"all {shown} {dimension.plural}"
 
 
 def time_axis(visit: Visit, view: View, scope: Scope) -> charts.TimeAxis:
