@@ -93,8 +93,8 @@ COLUMNS = (*_FIXED_COLUMNS, *_BIGINT_COLUMNS, *_INT_COLUMNS, *_SMALLINT_COLUMNS,
 
 _new = tuple.__new__  # half the cost of calling a NamedTuple
 _NULL = b"\xff\xff\xff\xff"
-_NULLS_7, _NONES_7 = _NULL * 7, (None,) * 7
-_NULLS_12, _NONES_12 = _NULL * 12, (None,) * 12
+_NULLS_6, _NONES_6 = _NULL * 6, (None,) * 6
+_NULLS_10, _NONES_10 = _NULL * 10, (None,) * 10
 _BIGINT = Struct("!iq")
 _INT = Struct("!ii")
 _SMALLINT = Struct("!ih")
@@ -102,12 +102,16 @@ _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 
 
-def _bigint(value: int | None) -> bytes:
-    return _NULL if value is None else _BIGINT.pack(8, value)
+def _some_bigints(values: Iterable[int | None]) -> bytes:
+    pack = _BIGINT.pack
+    return b"".join([_NULL if value is None else pack(8, value) for value in values])
 
 
-def _int(value: int | None) -> bytes:
-    return _NULL if value is None else _INT.pack(4, value if value <= _INT4_MAX else _INT4_MAX)
+def _some_ints(values: Iterable[int | None]) -> bytes:
+    pack = _INT.pack
+    return b"".join(
+        [_NULL if value is None else pack(4, value if value <= _INT4_MAX else _INT4_MAX) for value in values]
+    )
 
 
 @lru_cache(maxsize=65_536)
@@ -140,22 +144,23 @@ def encode(project_id: int, call: Call, priced: Priced) -> Row:
 
 
 def _bigints(call: Call, priced: Priced) -> bytes:
+    usual = call.duration_us, priced.cost_nano, priced.cache_read_nano or None
     rare = (
-        priced.cache_read_nano or None, priced.cache_write_nano or None, priced.other_nano or None,
-        call.reported_nano, priced.possible_nano, priced.avoided_nano, call.prompt_hash,
+        priced.cache_write_nano or None, priced.other_nano or None, call.reported_nano, priced.possible_nano,
+        priced.avoided_nano, call.prompt_hash,
     )  # fmt: skip
-    usual = _bigint(call.duration_us) + _bigint(priced.cost_nano)
-    return usual + (_NULLS_7 if rare == _NONES_7 else b"".join(map(_bigint, rare)))
+    return _some_bigints(usual) + (_NULLS_6 if rare == _NONES_6 else _some_bigints(rare))
 
 
 def _ints(call: Call, priced: Priced) -> bytes:
     usage = call.usage
+    usual = priced.rate_id, call.ttft_us, usage.cache_read or None
     rare = (
-        call.ttft_us, usage.cache_read or None, usage.cache_write_5m or None, usage.cache_write_1h or None,
-        usage.reasoning or None, usage.audio_in or None, usage.audio_out or None, usage.image_in or None,
-        usage.image_out or None, usage.units or None, call.prompt_chars, call.output_chars,
+        usage.cache_write_5m or None, usage.cache_write_1h or None, usage.reasoning or None, usage.audio_in or None,
+        usage.audio_out or None, usage.image_in or None, usage.image_out or None, usage.units or None,
+        call.prompt_chars, call.output_chars,
     )  # fmt: skip
-    return _int(priced.rate_id) + (_NULLS_12 if rare == _NONES_12 else b"".join(map(_int, rare)))
+    return _some_ints(usual) + (_NULLS_10 if rare == _NONES_10 else _some_ints(rare))
 
 
 def _smallints(call: Call) -> bytes:
