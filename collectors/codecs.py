@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from collectors import wire, wire_json
+from collectors.cut import Cut, cut
 from collectors.dialects import Scalar, Scope
 from collectors.settings import Settings
 
@@ -21,7 +22,7 @@ _DELTA = 1  # AggregationTemporality
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 
 
-Names = Mapping[bytes, str | None] | None  # of keys; None: decode them all
+Keys = Mapping[bytes, Any]  # of keys: what is wanted instead of their names; None = of no interest
 
 
 class Group(NamedTuple):
@@ -69,12 +70,21 @@ class Codec(Protocol):
     def groups(self, signal: str, body: bytes) -> Iterator[Group]:
         """ValueError, DecodeError or RecursionError if the body cannot be parsed."""
 
+    def span(self, item: Any) -> Any:
+        """An item of the signal traces, parsed. Like `groups` if it cannot be."""
+
+    def cut(self, item: Any) -> Cut | None:
+        """The same item without being parsed, if this encoding allows it."""
+
     def resource_attributes(self, raw: bytes) -> Sequence[bytes]: ...
 
     def scope(self, raw: bytes) -> Scope: ...
 
-    def key_value(self, raw: bytes, cuts: Cuts, names: Names = None) -> tuple[str, Scalar] | None:
-        """One attribute; None if its key is of no interest or (counted) if it cannot be read."""
+    def key_value(self, raw: bytes, cuts: Cuts, keys: Keys | None = None) -> tuple[Any, Scalar] | None:
+        """One attribute: its key (or what `keys` has for it) and value.
+
+        None if the key is of no interest or (counted) if it cannot be read.
+        """
 
     def value(self, raw: bytes, cuts: Cuts) -> Scalar:
         """One AnyValue: the body of a log record."""
@@ -89,6 +99,9 @@ class Protobuf:
             for scope in resource.scopes:
                 yield Group(resource.resource, scope.scope, scope.items)
 
+    span = staticmethod(wire.Span.FromString)
+    cut = staticmethod(cut)
+
     def resource_attributes(self, raw: bytes) -> Sequence[bytes]:
         return list(wire.Resource.FromString(raw).attributes)
 
@@ -96,11 +109,11 @@ class Protobuf:
         scope = wire.Scope.FromString(raw)
         return Scope(scope.name.decode("utf-8", "replace")[:256], scope.version.decode("utf-8", "replace")[:64])
 
-    def key_value(self, raw: bytes, cuts: Cuts, names: Names = None) -> tuple[str, Scalar] | None:
-        short = _short_text(raw)
-        if short is not None and len(short[0]) <= cuts.limits.key_bytes and len(short[1]) <= cuts.limits.value_chars:
-            name = short[0].decode("utf-8", "replace") if names is None else names[short[0]]
-            return (name, short[1].decode("utf-8", "replace")) if name is not None else None
+    def key_value(self, raw: bytes, cuts: Cuts, keys: Keys | None = None) -> tuple[Any, Scalar] | None:
+        short = _short(raw, cuts)
+        if short is not None:
+            key = short[0].decode("utf-8", "replace") if keys is None else keys[short[0]]
+            return (key, short[1]) if key is not None else None
         try:
             item = wire.KeyValue.FromString(raw)
         except wire.DecodeError:  # also when nested deeper than 100 levels
@@ -109,8 +122,8 @@ class Protobuf:
         if len(item.key) > cuts.limits.key_bytes:
             cuts.odd["keys_cut"] += 1
             return None
-        name = item.key.decode("utf-8", "replace") if names is None else names[item.key]
-        return (name, _scalar(item.value, cuts, 1)) if name is not None else None
+        key = item.key.decode("utf-8", "replace") if keys is None else keys[item.key]
+        return (key, _scalar(item.value, cuts, 1)) if key is not None else None
 
     def value(self, raw: bytes, cuts: Cuts) -> Scalar:
         try:
@@ -130,20 +143,36 @@ class Protobuf:
             yield Point(point.start_ns, point.time_ns, value, is_delta, point.attributes)
 
 
-def _short_text(raw: bytes) -> tuple[bytes, bytes] | None:
-    """Key and text of a KeyValue as nearly every SDK writes it: both lengths in one byte, nothing else in it.
+def _short(raw: bytes, cuts: Cuts) -> tuple[bytes, str | int] | None:
+    """Key and value of a KeyValue as nearly every SDK writes short texts and whole numbers.
 
     None for any other form, which is then parsed in full. Several times faster than the parser's objects.
     """
     size = len(raw)
-    if size < 6 or raw[0] != 0x0A:  # field 1: key
+    if size < 6 or raw[0] != 0x0A or raw[1] > 127:  # field 1: key, its length in one byte
         return None
     at = raw[1] + 2
-    if at + 4 > size or raw[1] > 127 or raw[at] != 0x12 or raw[at + 1] != size - at - 2 or raw[at + 1] > 127:
-        return None  # field 2: value, to the end
-    if raw[at + 2] != 0x0A or raw[at + 3] != size - at - 4:
-        return None  # in it only field 1: string_value
-    return raw[2:at], raw[at + 4 :]
+    if at + 4 > size or raw[1] > cuts.limits.key_bytes or raw[at] != 0x12:
+        return None
+    if raw[at + 1] != size - at - 2 or raw[at + 1] > 127:  # field 2: value, to the end
+        return None
+    if raw[at + 2] == 0x0A and raw[at + 3] == size - at - 4:  # in it only field 1: string_value
+        text = raw[at + 4 :]
+        return (raw[2:at], text.decode("utf-8", "replace")) if len(text) <= cuts.limits.value_chars else None
+    if raw[at + 2] == 0x18:  # field 3: int_value
+        number = _varint(raw[at + 3 :])
+        return (raw[2:at], number) if number is not None else None
+    return None
+
+
+def _varint(raw: bytes) -> int | None:
+    """A number in at most four bytes; None for larger ones, negative ones, or if more follows."""
+    number = 0
+    for place, byte in enumerate(raw[:4]):
+        number |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return number if place + 1 == len(raw) else None
+    return None
 
 
 def _scalar(value: Any, cuts: Cuts, depth: int) -> Scalar:
@@ -171,6 +200,12 @@ class Json:
                     items = [normal(item) for item in scope.items or () if item is not None]
                     yield Group(bytes(resource.resource), bytes(scope.scope), items)
 
+    def span(self, item: Any) -> Any:
+        return item
+
+    def cut(self, item: Any) -> None:
+        return None
+
     def resource_attributes(self, raw: bytes) -> Sequence[bytes]:
         try:
             resource = wire_json.decode_resource(raw)
@@ -185,7 +220,7 @@ class Json:
             scope = None
         return Scope((scope.name or "")[:256], (scope.version or "")[:64]) if scope else Scope("")
 
-    def key_value(self, raw: bytes, cuts: Cuts, names: Names = None) -> tuple[str, Scalar] | None:
+    def key_value(self, raw: bytes, cuts: Cuts, keys: Keys | None = None) -> tuple[Any, Scalar] | None:
         try:
             item = wire_json.decode_key_value(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -196,7 +231,8 @@ class Json:
         if len(item.key) > cuts.limits.key_bytes:
             cuts.odd["keys_cut"] += 1
             return None
-        return item.key, _json_scalar(item.value, cuts, 1)
+        key = item.key if keys is None else keys[item.key.encode("utf-8", "replace")]
+        return (key, _json_scalar(item.value, cuts, 1)) if key is not None else None
 
     def value(self, raw: Any, cuts: Cuts) -> Scalar:
         return _json_scalar(raw, cuts, 1)

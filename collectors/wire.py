@@ -13,7 +13,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 __all__ = [
-    "REQUESTS", "AnyValue", "DecodeError", "ExportResponse", "KeyValue", "Resource", "RetryInfo", "Scope", "Status",
+    "REQUESTS", "AnyValue", "DecodeError", "ExportResponse", "KeyValue", "Resource", "RetryInfo", "Scope", "Span",
+    "Status",
 ]  # fmt: skip
 
 _PACKAGE = "costapp.wire"
@@ -34,7 +35,7 @@ _TYPES = {
 _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     "TracesRequest": {"resources": (1, "*ResourceSpans")},
     "ResourceSpans": {"resource": (1, "bytes"), "scopes": (2, "*ScopeSpans")},
-    "ScopeSpans": {"scope": (1, "bytes"), "items": (2, "*Span")},
+    "ScopeSpans": {"scope": (1, "bytes"), "items": (2, "*bytes")},
     "Span": {
         "trace_id": (1, "bytes"),
         "span_id": (2, "bytes"),
@@ -154,6 +155,7 @@ REQUESTS = {
     "logs": _classes["LogsRequest"],
     "metrics": _classes["MetricsRequest"],
 }
+Span = _classes["Span"]
 Resource = _classes["Resource"]
 Scope = _classes["Scope"]
 KeyValue = _classes["KeyValue"]

@@ -22,6 +22,12 @@ _ATTRIBUTION = ("feature", "user", "session", "team", "variant", "prompt_version
 _CONTENT = frozenset({"prompt", "prompt_part", "answer", "answer_part"})
 _USAGE = ("input", "output", "cache_read", "cache_write")
 
+#: Facts that most spans take from an attribute as it is (see `takes_as_they_are`), and that differ most often.
+PASSED_ON = frozenset({
+    "input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "ttft_us", "response_id", "user",
+    "session",
+})  # fmt: skip
+
 #: Span events that mark the first token.
 FIRST_TOKEN_EVENTS = frozenset({
     "First Token Stream Event", "ai.stream.firstChunk", "gen_ai.content.completion.chunk",
@@ -32,6 +38,7 @@ _INVENTED_ID = re.compile(r"^(chatcmpl-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 _REGION_IN_HOST = re.compile(
     r"^bedrock-runtime(?:-fips)?\.([a-z0-9-]{4,24})\.amazonaws\.com|^([a-z0-9-]{4,24})-aiplatform\.googleapis\.com"
 )
+_CODEX_SPANS = ("handle_responses", "session_task.turn")
 _RUN_ID = re.compile(r"^(lc_)?run-")
 _STREAM, _LATE, _DROPPED = int(SpanFlag.STREAM), int(SpanFlag.LATE_RESULT), int(SpanFlag.CONTENT_DROPPED)
 _CALL, _MAYBE = int(Role.CALL), int(Role.MAYBE)
@@ -94,6 +101,29 @@ def call(
     return flags
 
 
+def passes_on(slot: str, value: Any) -> bool:
+    """Whether the value of this slot may be one of those that go into the facts as they are."""
+    return slot in PASSED_ON and not (slot == "response_id" and _RUN_ID.match(value))
+
+
+def takes_as_they_are(found: Mapping[str, Any], *, name: str, scope: Scope, service: str) -> bool:
+    """Whether a span without events, merged to `found`, would have the same facts with other values that `passes_on`
+    allows in the same slots, except for these values and the duration. False in doubt.
+
+    So the decoder can reuse what it found out about one call for the next. Everything above that looks at such a value,
+    and not only whether it is there, is listed here.
+    """
+    if scope.name.startswith("com.anthropic.claude_code") or _is_gemini(scope, service):
+        return False
+    if service.startswith("codex") or name in _CODEX_SPANS:
+        return False
+    if "error" in found or (found.get("http_status") or found.get("bare_status") or 0) >= 400:
+        return False  # failed only if it used no tokens
+    if "first_token_ns" in found or "call_id" in found:
+        return False
+    return not ("response_id" in found and scope.name.startswith("litellm"))
+
+
 def _link_logfire_stream(found: Found) -> None:
     """A stream's request and its result share the prompt and nothing else, not even the trace if nothing
     was around them. The hash is keyed, so the prompt cannot be guessed from it."""
@@ -105,7 +135,7 @@ def _client_habits(found: Found, *, name: str, role: int, scope: Scope, service:
     if scope.name.startswith("com.anthropic.claude_code"):
         if role == _CALL:
             coding_agents.claude_span(found)
-    elif service.startswith("codex") or name in ("handle_responses", "session_task.turn"):
+    elif service.startswith("codex") or name in _CODEX_SPANS:
         coding_agents.codex_span(found)
     elif _is_gemini(scope, service) and role == _CALL:
         coding_agents.gemini_span(found)

@@ -5,7 +5,7 @@ settles what needs several attributes at once.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from collectors.dialects import (
@@ -71,16 +71,13 @@ class Recogniser:
 
     def recognise(self, key: str, value: Scalar) -> Hit | None:
         """What this attribute states; None if it is of no interest. Pure in (key, value); never raises."""
-        rule = self._rules.get(key)
-        if rule is None:
-            rule = self._pattern_rule(key)
-            if rule is None:
-                return None
-        return rule.read(value)
+        read = self.reader(key)
+        return read(value) if read is not None else None
 
-    def wants(self, key: str) -> bool:
-        """Whether an attribute of this name can state anything at all."""
-        return key in self._rules or self._pattern_rule(key) is not None
+    def reader(self, key: str) -> Callable[[Scalar], Hit | None] | None:
+        """`recognise` for one key; None if an attribute of this name cannot state anything at all."""
+        rule = self._rules.get(key) or self._pattern_rule(key)
+        return rule.read if rule is not None else None
 
     def resource(self, hits: Sequence[Hit]) -> Resource:
         """Digest a resource once for everything below it."""
@@ -127,6 +124,22 @@ class Recogniser:
             resource=resource,
             status=found.pop("status", status),
         )
+
+    def varying(self, hits: Sequence[Hit], facts: SpanFacts, *, name: str, scope: Scope, resource: Resource
+                ) -> dict[str, int] | None:  # fmt: skip
+        """Where the facts of a span without events took values from hits as they are: field -> index of the hit.
+
+        A span that differs only in those values and in its times has facts that differ only there and in the duration.
+        None if other values could lead to other facts.
+        """
+        best = _places(hits)
+        found = {slot: value for slot, (_, _, value) in best.items()}
+        if not finish.takes_as_they_are(found, name=name, scope=scope, service=resource.service or ""):
+            return None
+        places = {slot: index for slot, (_, index, _) in best.items() if may_vary(hits[index])}
+        if any(getattr(facts, slot) != found[slot] for slot in places):
+            return None
+        return places
 
     def log_record(
         self, *, event_name: str, body: Scalar, time_ns: int, trace_id: bytes, span_id: int, hits: Sequence[Hit],
@@ -268,6 +281,21 @@ class Recogniser:
             return tuple(facts) or None
 
         return Rule((*(known.slots if known else ()), slot or "content"), read)
+
+
+def may_vary(hit: Hit) -> bool:
+    """Whether a hit states nothing but one value that may go into the facts as it is."""
+    return len(hit) == 1 and finish.passes_on(hit[0].slot, hit[0].value)
+
+
+def _places(hits: Sequence[Hit]) -> dict[str, tuple[int, int, Any]]:
+    """Like `merged`: the rank, the index of the hit and the value that wins each slot."""
+    best: dict[str, tuple[int, int, Any]] = {}
+    for index, hit in enumerate(hits):
+        for slot, rank, value in hit:
+            if slot not in best or rank < best[slot][0]:
+                best[slot] = (rank, index, value)
+    return best
 
 
 def merged(hits: Sequence[Hit]) -> dict[str, Any]:

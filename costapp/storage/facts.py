@@ -8,6 +8,7 @@ better one becomes version 2 beside it.
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,12 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(SpanFacts).decode
 _astuple = msgspec.structs.astuple
 _DEFAULTS = _astuple(SpanFacts())
-_DURATION = SpanFacts.__struct_fields__.index("duration_us")
+_PLACES = {name: place for place, name in enumerate(SpanFacts.__struct_fields__)}
+_DURATION = _PLACES["duration_us"]
+_LONGEST_NUMBER = 2**63
 # Where a facts array may be cut: all behind must be defaults. Most spans state nothing behind the first of
 # these (they are no model calls); calls seldom state anything behind the last.
-_SHORT = SpanFacts.__struct_fields__.index("scope")
+_SHORT = _PLACES["scope"]
 _SHORT_CUTS = (9, 10, 14)
 _LONG_CUTS = (37, 42, 49)
 
@@ -68,7 +71,10 @@ def encode_plain(facts: SpanFacts) -> bytes:
 
 def encode_facts(facts: SpanFacts) -> bytes:
     """Facts as they are stored."""
-    document = _encode(_stated(facts))
+    return _packed(_encode(_stated(facts)))
+
+
+def _packed(document: bytes) -> bytes:
     if len(document) <= PLAIN_BYTES:
         return document
     packed = _zstd.compress(document)
@@ -81,8 +87,27 @@ def decode_facts(data: bytes) -> SpanFacts:
     return _decode(data)
 
 
-class FactsTemplate(NamedTuple):
-    """The document of facts that differ only in their duration, as the bytes before and after it."""
+class FactsTemplate:
+    """Encodes facts that differ from others only in their duration and some other stated fields.
+
+    Gives the same bytes as `encode_facts`, without making the facts.
+    """
+
+    def __init__(self, facts: SpanFacts, varying: Sequence[str] = ()) -> None:
+        self._values = _stated(facts)
+        self._places = [_PLACES[name] for name in varying]
+
+    def fill(self, duration_us: int, varying: Sequence[Any] = ()) -> bytes:
+        """`varying`: the values of those fields, in the same order; none may be the field's default."""
+        values = list(self._values)
+        values[_DURATION] = duration_us
+        for place, value in zip(self._places, varying, strict=True):
+            values[place] = value
+        return _packed(_encode(values))
+
+
+class BytesTemplate(NamedTuple):
+    """Like `FactsTemplate` for short documents in which only the duration varies: the bytes around it."""
 
     head: bytes
     tail: bytes
@@ -91,8 +116,10 @@ class FactsTemplate(NamedTuple):
         return self.head + _encode(duration_us) + self.tail
 
 
-def facts_template(facts: SpanFacts) -> FactsTemplate:
+def bytes_template(facts: SpanFacts) -> BytesTemplate | None:
+    """None if the document might be long enough to be compressed."""
     values = _stated(facts)
     head, tail = values[:_DURATION], values[_DURATION + 1 :]
     opening = _encode(values)[: 1 if len(values) < 16 else 3]  # says how many values follow
-    return FactsTemplate(opening + b"".join(map(_encode, head)), b"".join(map(_encode, tail)))
+    template = BytesTemplate(opening + b"".join(map(_encode, head)), b"".join(map(_encode, tail)))
+    return template if len(template.fill(_LONGEST_NUMBER)) <= PLAIN_BYTES else None

@@ -62,7 +62,8 @@ def test_nothing_acknowledged_is_lost_when_the_collector_is_killed_and_resending
 
 def _traces(body: bytes) -> set[bytes]:
     request = wire.REQUESTS["traces"].FromString(body)
-    return {span.trace_id for group in request.resources for scope in group.scopes for span in scope.items}
+    spans = (span for group in request.resources for scope in group.scopes for span in scope.items)
+    return {wire.Span.FromString(span).trace_id for span in spans}
 
 
 def _stored_traces(conn) -> set[bytes]:

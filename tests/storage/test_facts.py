@@ -4,6 +4,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,9 +56,21 @@ def test_what_does_not_get_smaller_is_stored_as_it_is():
     "facts", [SpanFacts(name="x"), SpanFacts(name="q", service="s", user="u", variant="b"), call()]
 )
 def test_a_filled_template_is_the_document_of_those_facts(facts, duration_us):
-    document = stored.facts_template(facts).fill(duration_us)
+    template, short = stored.FactsTemplate(facts), stored.bytes_template(facts)
     facts.duration_us = duration_us
-    assert document == stored.encode_plain(facts)
+    assert template.fill(duration_us) == stored.encode_facts(facts)
+    assert short is None or short.fill(duration_us) == stored.encode_facts(facts)
+
+
+def test_a_template_puts_every_value_in_its_place():
+    template = stored.FactsTemplate(call(), ("user", "input", "response_id"))
+    other = msgspec.structs.replace(call(), user="somebody", input=5, response_id="other", duration_us=3)
+    assert template.fill(3, ["somebody", 5, "other"]) == stored.encode_facts(other)
+
+
+def test_documents_that_may_be_compressed_have_no_template_of_bytes():
+    assert stored.bytes_template(call()) is None
+    assert stored.bytes_template(SpanFacts(name="x")) is not None
 
 
 def test_the_dictionary_never_changes_because_stored_rows_need_it():

@@ -78,21 +78,24 @@ class HttpSender:
             headers["content-encoding"] = body.content_encoding
         try:
             return self._exchange(path, data, headers)
-        except http.client.HTTPException:  # a kept connection that the server has closed meanwhile
+        except (http.client.HTTPException, ConnectionError):  # a kept connection the server has closed meanwhile
             self._connection.close()
+        except OSError as error:
+            raise self._unreachable(error) from error
+        try:
             return self._exchange(path, data, headers)
+        except (http.client.HTTPException, OSError) as error:
+            raise self._unreachable(error) from error
 
     def _exchange(self, path: str, data: bytes, headers: dict[str, str]) -> tuple[int, Any, bytes]:
-        try:
-            self._connection.request("POST", self._base_path + path, body=data, headers=headers)
-            response = self._connection.getresponse()
-            return response.status, response.headers, response.read()
-        except http.client.HTTPException:
-            raise
-        except OSError as error:
-            raise SendError(
-                f"No collector answers at {self._url} ({error}). Start one with `make run` or name another with --http."
-            ) from error
+        self._connection.request("POST", self._base_path + path, body=data, headers=headers)
+        response = self._connection.getresponse()
+        return response.status, response.headers, response.read()
+
+    def _unreachable(self, error: Exception) -> SendError:
+        return SendError(
+            f"No collector answers at {self._url} ({error}). Start one with `make run` or name another with --http."
+        )
 
     def _outcome(self, status: int, body: Body, answer: bytes) -> Outcome:
         if status in (401, 403):

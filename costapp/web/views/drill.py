@@ -198,7 +198,7 @@ def _session_tile(visit: Visit, scope: Scope, line: Line) -> Tile:
         sessions = len(activity.top_sessions_of_user(visit.conn, scope, limit=10_000))
     return Tile(
         "Per session",
-        fmt.usd(per(line.now.cost_nano, sessions)),
+        fmt.usd(per(line.now.known_cost_nano, sessions)),
         f"{fmt.count(sessions) if sessions else fmt.GAP} sessions",
         COLUMNS["per-session"].formula,
         [],
