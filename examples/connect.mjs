@@ -1,15 +1,15 @@
 // Node: OpenTelemetry with an OTLP exporter to Costapp. Import this before your app:
-//   npm install @opentelemetry/sdk-node @opentelemetry/exporter-trace-otlp-proto @opentelemetry/auto-instrumentations-node
+//   npm install @opentelemetry/api @opentelemetry/sdk-node @opentelemetry/instrumentation @opentelemetry/auto-instrumentations-node
 //   COSTAPP_KEY=ca_ing_... node --import ./connect.mjs app.mjs
+import { register } from "node:module";
 import { NodeSDK } from "@opentelemetry/sdk-node";
-import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-proto";
 import { getNodeAutoInstrumentations } from "@opentelemetry/auto-instrumentations-node";
 
-const url = process.env.COSTAPP_URL ?? "http://127.0.0.1:4318";
-const headers = { authorization: `Bearer ${process.env.COSTAPP_KEY}` };
-const sdk = new NodeSDK({
-  traceExporter: new OTLPTraceExporter({ url: `${url}/v1/traces`, headers }),
-  instrumentations: [getNodeAutoInstrumentations()],
-});
+// Without this hook only packages loaded by require() are instrumented, not those loaded by import.
+register("@opentelemetry/instrumentation/hook.mjs", import.meta.url);
+
+process.env.OTEL_EXPORTER_OTLP_ENDPOINT ??= "http://127.0.0.1:4318";
+process.env.OTEL_EXPORTER_OTLP_HEADERS ??= `authorization=Bearer ${process.env.COSTAPP_KEY}`;
+const sdk = new NodeSDK({ instrumentations: [getNodeAutoInstrumentations()] });
 sdk.start();
 process.once("beforeExit", () => sdk.shutdown());

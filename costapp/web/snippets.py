@@ -70,20 +70,17 @@ with trace.get_tracer("my-app").start_as_current_span("answer") as span:
     Recipe(
         "js",
         "JavaScript / TypeScript (Node)",
-        "",
+        "As instrumentation.mjs, with the four variables above: node --import ./instrumentation.mjs app.mjs",
         """\
+// npm install @opentelemetry/{api,sdk-node,instrumentation,instrumentation-openai}
+import { register } from "node:module";
 import { NodeSDK } from "@opentelemetry/sdk-node";
-import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-proto";
 import { OpenAIInstrumentation } from "@opentelemetry/instrumentation-openai";
 
-new NodeSDK({
-  serviceName: "my-app",
-  traceExporter: new OTLPTraceExporter({
-    url: "{endpoint}/v1/traces",
-    headers: { authorization: "Bearer {key}" },
-  }),
-  instrumentations: [new OpenAIInstrumentation()],
-}).start();
+register("@opentelemetry/instrumentation/hook.mjs", import.meta.url); // for packages loaded by import
+const sdk = new NodeSDK({ instrumentations: [new OpenAIInstrumentation()] });
+sdk.start();
+process.once("beforeExit", () => sdk.shutdown());
 """,
     ),
     Recipe(
