@@ -81,18 +81,29 @@ ACTIVITY = """
 insert into activity_day (bucket_at, sessions, users, project_id, feature)
 select bucket_at, count(*), count(distinct user_id), 1, feature from session_day group by bucket_at, feature
 """
+KINDS = """
+insert into charge_kind (project_id, month, digest, team, environment, service, span_name, operation, provider, model,
+    variant, prompt_version, model_requested, service_tier, region, unit, finish_reason, usage_rule, reported_source)
+select distinct 1, month,
+       md5(concat_ws('/', month, team, environment, service, span_name, provider, model, variant, prompt_version)
+       )::uuid, team, environment, service, span_name, 'chat', provider, model, variant, prompt_version,
+       '', '', '', '', '', '', ''
+from combination, lateral (select date_trunc('month', %(start)s::timestamptz at time zone 'UTC')::date as month) m
+on conflict do nothing
+"""
 CHARGES = """
 insert into charge (start_at, span_id, duration_us, cost_nano, input_nano, output_nano, project_id, day, input_tokens,
     output_tokens, rate_id, flags, cost_status, usage_state, attribution_source, attempts, trace_id, cache_read_nano,
-    cache_read_tokens, feature, user_id, session_id, team, environment, service, span_name, operation, provider, model,
-    variant, prompt_version)
+    cache_read_tokens, feature, user_id, session_id, kind_id)
 select at, i, 1400000, 4400000, 2250000, 1900000, 1, (at at time zone 'UTC')::date, 900, 190, null, 0, 1, 1, 1, 1,
        md5(at::text || i)::uuid, 250000, 200, feature, 'user-' || mod(i, 5000),
        'session-' || extract(doy from at) || '-' || i / 8,
-       team, environment, service, span_name, 'chat', provider, model, variant, prompt_version
+       kind.id
 from generate_series(1, {n}) i
      join combination c on c.n = mod(i, (select count(*) from combination)) + 1,
      lateral (select %(start)s::timestamptz + i * interval '24 hours' / {n} as at) t
+     join charge_kind kind using (team, environment, service, span_name, provider, model, variant, prompt_version)
+where kind.month = date_trunc('month', at at time zone 'UTC')::date
 """
 
 
@@ -134,6 +145,7 @@ def fill(conn: psycopg.Connection[Any], *, inferences: int, charge_days: int) ->
     conn.execute(ACTIVITY)
     ensure_partitions(conn, [date.fromordinal(today.toordinal() - d) for d in range(DAYS)])
     for day in range(charge_days):
+        conn.execute(KINDS, {"start": today - timedelta(days=day)})
         conn.execute(CHARGES.format(n=per_day), {"start": today - timedelta(days=day)})
     conn.execute("vacuum analyze")
 

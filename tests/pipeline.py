@@ -15,12 +15,12 @@ SECOND_NS = 1_000_000_000
 NOON_NS = 1_780_056_000 * SECOND_NS  # 2026-05-29 12:00 UTC
 
 DERIVED_TABLES = (
-    "charge", "rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "latency_hour_by",
+    "charge_full", "rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "latency_hour_by",
     "latency_day_by", "session_day", "user_day", "activity_day",
 )  # fmt: skip
 DATA_TABLES = (
     "span", "dirty_trace", "dirty_cell", "dirty_actor", "charge_revision", "rollup_pace", "rollup_zone",
-    "shared_response", "odd_trace", "retention_horizon", *DERIVED_TABLES,
+    "shared_response", "odd_trace", "retention_horizon", "charge", "charge_kind", *DERIVED_TABLES[1:],
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def fingerprint(conn: psycopg.Connection[Any], tables: Iterable[str] = DERIVED_T
     return {table: sorted(row for (row,) in conn.execute(f"select {table}::text from {table}")) for table in tables}
 
 
-def totals(conn: psycopg.Connection[Any], expression: str, table: str = "charge") -> tuple[Any, ...]:
+def totals(conn: psycopg.Connection[Any], expression: str, table: str = "charge_full") -> tuple[Any, ...]:
     row = conn.execute(f"select {expression} from {table}").fetchone()
     assert row is not None
     return row

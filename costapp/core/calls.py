@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from costapp.core import patterns
-from costapp.core.attribution import Trace, attribute
+from costapp.core.attribution import Attribution, Trace, attribute
 from costapp.core.errors import error_class
 from costapp.core.merge import Leaf, ScopeKey, group
 from costapp.core.meters import Reading, input_total, output_total, read
@@ -27,6 +27,7 @@ _UNKNOWN, _REPORTED = int(UsageState.UNKNOWN), int(UsageState.REPORTED)
 _ESTIMATED = int(UsageState.ESTIMATED)
 _TIME_FLAGS = int(SpanFlag.TIME_INVALID | SpanFlag.TIME_OUT_OF_RANGE)
 _GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
+_new = tuple.__new__  # half the cost of calling a NamedTuple
 #: SpanFlag -> ChargeFlag, for those that describe the call.
 _CARRIED = (
     (int(SpanFlag.STREAM), int(ChargeFlag.STREAM)), (int(SpanFlag.BATCH), int(ChargeFlag.BATCH)),
@@ -50,7 +51,7 @@ def resolve(spans: Sequence[Span], *, rules: TokenRules = DEFAULT) -> list[Call]
     `spans` are all spans of one or more traces (those joined by equal response ids); duplicates are harmless.
     """
     found = _resolution(spans, rules)
-    calls = [_call(leaves) for leaves in found.groups]
+    calls = [_call(leaves) if len(leaves) > 1 else _lone_call(leaves[0]) for leaves in found.groups]
     if len(calls) > 1:
         calls.sort(key=_call_order)
         calls = _with_patterns(calls, found)
@@ -110,8 +111,11 @@ def _find_leaves(trace: Trace, rules: TokenRules, leaves: list[Leaf], aggregates
     leaves_here = [_leaf(trace, span, rules) for span in claims]
     if maybes:
         busy = _busy(trace, [*claims, *maybes])
+        for leaf in leaves_here:
+            leaf.prepare()
         for span in sorted(maybes, key=lambda span: span.span_id):
             leaf = _leaf(trace, span, rules)
+            leaf.prepare()
             if span.span_id in busy or _repeats_contained(leaf, leaves_here[: len(claims)]):
                 aggregates.append((trace, span))
             else:
@@ -203,9 +207,9 @@ def _united_usage(members: Sequence[Leaf]) -> Reading:
     """The best member's counts, with the reasoning part another member knows."""
     best = _best_reading(members)
     reading = best.reading
-    if len(members) > 1 and any(_repeats_estimate(best, leaf) for leaf in members):
+    if any(_repeats_estimate(best, leaf) for leaf in members):
         reading = reading._replace(state=_ESTIMATED)
-    if len(members) == 1 or reading.usage.reasoning or not best.known:
+    if reading.usage.reasoning or not best.known:
         return reading
     for leaf in members:
         part = leaf.reading.usage.reasoning
@@ -224,13 +228,27 @@ def _repeats_estimate(best: Leaf, span: Leaf) -> bool:
     )
 
 
+def _lone_call(leaf: Leaf) -> Call:
+    """A call that one span describes: the same as `_call`, without asking who else knows what."""
+    f = leaf.span.facts
+    to = attribute([(leaf.trace, leaf.span)])
+    return _made(leaf, f, leaf.reading, leaf.provider, to, leaf.failed, 1 + (f.resends or 0), 1)
+
+
 def _call(members: Sequence[Leaf]) -> Call:
-    first = members[0]
-    span, f = first.span, first.span.facts
-    if len(members) > 1:
-        f = _united_facts(members)
-    reading = _united_usage(members)
+    """A call that several spans and events describe, the canonical one first."""
+    f = _united_facts(members)
     provider = _provider(members, f.model_responded or f.model_requested or "")
+    to = attribute([(leaf.trace, leaf.span) for leaf in members])
+    failed = all(leaf.failed for leaf in members)
+    return _made(members[0], f, _united_usage(members), provider, to, failed, _attempts(members), len(members))
+
+
+def _made(
+    first: Leaf, f: SpanFacts, reading: Reading, provider: Provider, to: Attribution, failed: bool, attempts: int,
+    members: int,
+) -> Call:  # fmt: skip
+    span = first.span
     requested = f.model_requested or ""
     model = f.model_responded or requested
     if not model:
@@ -238,22 +256,24 @@ def _call(members: Sequence[Leaf]) -> Call:
         provider = provider_of(f.provider_raw or "", model)
     if f.host:
         provider = at_host(provider, f.host, model)
-    to = attribute([(leaf.trace, leaf.span) for leaf in members])
-    failed = all(leaf.failed for leaf in members)
-    flags = reading.flags | (_GUESSED if provider.guessed else 0)
-    for theirs, ours in _CARRIED:
-        if f.flags & theirs:
-            flags |= ours
-    if f.flags & _TIME_FLAGS:
-        flags |= int(ChargeFlag.TIME_SUSPECT)
-    return Call(
+    return _new(Call, (
         span.trace_id, span.span_id, span.start_ns, f.duration_us, f.ttft_us, f.service or "", f.name,
         f.operation or "chat", provider.name, f.provider_raw or "", model, requested, f.region or "",
         f.service_tier or "", f.host or "", to.feature, to.user, to.session, to.team, to.environment, to.variant,
         to.prompt_version, to.source, reading.usage, reading.state, reading.rule, f.unit or "",
-        error_class(f.error or "error") if failed else "", f.finish_reason or "", flags, _attempts(members),
-        len(members), f.reported_nano, f.reported_source or "", f.prompt_hash, f.prompt_chars, f.output_chars, f.signal,
-    )  # fmt: skip
+        error_class(f.error or "error") if failed else "", f.finish_reason or "",
+        reading.flags | (_GUESSED if provider.guessed else 0) | (_carried(f.flags) if f.flags else 0), attempts,
+        members, f.reported_nano, f.reported_source or "", f.prompt_hash, f.prompt_chars, f.output_chars, f.signal,
+    ))  # fmt: skip
+
+
+def _carried(span_flags: int) -> int:
+    """What the flags of spans say about their call."""
+    flags = int(ChargeFlag.TIME_SUSPECT) if span_flags & _TIME_FLAGS else 0
+    for theirs, ours in _CARRIED:
+        if span_flags & theirs:
+            flags |= ours
+    return flags
 
 
 #: Facts of a call that any member may supply, the canonical one first.

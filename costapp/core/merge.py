@@ -70,7 +70,10 @@ class Group:
 
 
 class Leaf:
-    """A span or event that describes one model call."""
+    """A span or event that describes one model call.
+
+    Most leaves have nothing to merge with. What only comparing them needs is not known before `prepare`.
+    """
 
     __slots__ = (
         "duration_ns",
@@ -87,18 +90,29 @@ class Leaf:
         "tokens_out",
         "trace",
     )
+    duration_ns: int
+    end_ns: int
+    group: Group
+    model: str
+    start_ns: int
+    tokens_in: int
+    tokens_out: int
 
     def __init__(self, span: Span, trace: Trace, reading: Reading, provider: Provider) -> None:
         facts = span.facts
         self.span, self.trace, self.reading, self.provider = span, trace, reading, provider
-        self.start_ns = span.start_ns
-        self.duration_ns = (facts.duration_us or 0) * 1000
-        self.end_ns = span.start_ns + self.duration_ns
         self.failed = facts.status == 2
         self.scope: ScopeKey = (facts.scope or "", facts.signal, facts.flags & _LATE)
+
+    def prepare(self) -> None:
+        """Work out what comparing this leaf with others needs; again and again is harmless until it is grouped."""
+        facts, usage = self.span.facts, self.reading.usage
+        self.start_ns = self.span.start_ns
+        self.duration_ns = (facts.duration_us or 0) * 1000
+        self.end_ns = self.start_ns + self.duration_ns
         self.model = model_key(facts.model_responded or facts.model_requested or "")
-        self.tokens_in, self.tokens_out = input_total(reading.usage), output_total(reading.usage)
-        self.group: Group = Group(self)
+        self.tokens_in, self.tokens_out = input_total(usage), output_total(usage)
+        self.group = Group(self)
 
     @property
     def key(self) -> tuple[int, int, bytes, int]:
@@ -115,6 +129,8 @@ def group(leaves: Sequence[Leaf]) -> tuple[list[list[Leaf]], list[Leaf]]:
 
     The result does not depend on the order of `leaves`.
     """
+    for leaf in leaves:
+        leaf.prepare()
     ordered = sorted(leaves, key=lambda leaf: leaf.key)
     _by_response_id(ordered)
     for siblings in _by_trace(ordered):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 from django.conf import settings
 
-from costapp.storage import ingest_log, partitions
+from costapp.storage import ingest_log, kinds, partitions
 
 #: Partitions exist this far ahead; a machine that slept for a week still finds today's.
 DAYS_AHEAD = 14
@@ -47,6 +47,8 @@ def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today
     dropped = []
     for table, days in (keep or configured())._asdict().items():
         dropped += partitions.drop_before(conn, table, day=today - timedelta(days=days))
+    if horizon := partitions.horizon(conn, "charge"):
+        kinds.drop_before(conn, day=horizon)
     return dropped
 
 

@@ -37,12 +37,10 @@ _CALL: dict[str, str] = {
     "reported_source": "reported_source", "prompt_hash": "prompt_hash", "prompt_chars": "prompt_chars",
     "output_chars": "output_chars", "signal": "signal",
 }  # fmt: skip
-_NULL_MEANS = {"members": 1, "signal": 0} | dict.fromkeys(
-    ("region", "service_tier", "unit", "error", "finish_reason", "usage_rule", "reported_source"), ""
-)
+_NULL_MEANS = {"members": 1, "signal": 0, "error": ""}
 
 _SELECT = sql.SQL("""
-select day, uuid_send(trace_id), (extract(epoch from start_at) * 1000000)::bigint, {columns} from charge
+select day, uuid_send(trace_id), (extract(epoch from start_at) * 1000000)::bigint, {columns} from charge_full
 where project_id = {project} and day = {day}
 """).format(
     columns=sql.SQL(", ").join(map(sql.Identifier, (*_PRICED, *_USAGE, *_CALL.values()))),

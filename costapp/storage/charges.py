@@ -16,7 +16,9 @@ import psycopg
 from psycopg import sql
 
 from costapp.core.values import Call, Priced
+from costapp.storage import kinds
 from costapp.storage.arrays import uuids
+from costapp.storage.kinds import Kind, kind_of, stored_text
 
 #: (day, trace id, span id): the key of a charge inside its project.
 Key = tuple[date, bytes, int]
@@ -28,9 +30,6 @@ _CELL_US = 300_000_000
 _QUARTER_US = 900_000_000
 _INT4_MAX = 2**31 - 1
 _INT2_MAX = 2**15 - 1
-
-#: Longest text of a dimension: an index row holds no more than about 2,700 bytes.
-TEXT_LIMIT = 500
 
 
 class Booked(NamedTuple):
@@ -44,11 +43,12 @@ class Booked(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One charge to write: its key, the part of it that is compared and marked, and its encoded fields."""
+    """One charge to write: its key, the part of it that is compared and marked, its kind and its encoded fields."""
 
     key: Key
     booked: Booked
-    fields: bytes
+    kind: Kind
+    fields: bytes  # all but the number of the kind, which is the last
 
 
 class Revision(NamedTuple):
@@ -86,21 +86,15 @@ _INT_COLUMNS = (
     "output_chars",
 )  # fmt: skip
 _SMALLINT_COLUMNS = ("members", "signal")
-_TEXT_COLUMNS = (
-    "feature", "user_id", "session_id", "team", "environment", "service", "span_name", "operation", "provider",
-    "model", "variant", "prompt_version",
-)  # fmt: skip
-_NULL_TEXT_COLUMNS = (
-    "model_requested", "service_tier", "region", "unit", "error", "finish_reason", "usage_rule", "reported_source",
-)  # fmt: skip
+_TEXT_COLUMNS = ("feature", "user_id", "session_id", "error")
 
 KEY_COLUMNS = ("project_id", "day", "trace_id", "span_id")
-COLUMNS = _FIXED_COLUMNS + _BIGINT_COLUMNS + _INT_COLUMNS + _SMALLINT_COLUMNS + _TEXT_COLUMNS + _NULL_TEXT_COLUMNS
+COLUMNS = (*_FIXED_COLUMNS, *_BIGINT_COLUMNS, *_INT_COLUMNS, *_SMALLINT_COLUMNS, *_TEXT_COLUMNS, "kind_id")
 
 _new = tuple.__new__  # half the cost of calling a NamedTuple
 _NULL = b"\xff\xff\xff\xff"
-_NULLS_7, _NONES_7 = _NULL * 7, (None,) * 7
-_NULLS_12, _NONES_12 = _NULL * 12, (None,) * 12
+_NULLS_6, _NONES_6 = _NULL * 6, (None,) * 6
+_NULLS_10, _NONES_10 = _NULL * 10, (None,) * 10
 _BIGINT = Struct("!iq")
 _INT = Struct("!ii")
 _SMALLINT = Struct("!ih")
@@ -108,24 +102,26 @@ _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 
 
-def _bigint(value: int | None) -> bytes:
-    return _NULL if value is None else _BIGINT.pack(8, value)
+def _some_bigints(values: Iterable[int | None]) -> bytes:
+    pack = _BIGINT.pack
+    return b"".join([_NULL if value is None else pack(8, value) for value in values])
 
 
-def _int(value: int | None) -> bytes:
-    return _NULL if value is None else _INT.pack(4, value if value <= _INT4_MAX else _INT4_MAX)
-
-
-@lru_cache(maxsize=65_536)
-def stored_text(value: str) -> str:
-    """A text as a charge stores it: PostgreSQL knows no NUL, and an index row has a limit."""
-    return value.replace("\0", "")[:TEXT_LIMIT]
+def _some_ints(values: Iterable[int | None]) -> bytes:
+    pack = _INT.pack
+    return b"".join(
+        [_NULL if value is None else pack(4, value if value <= _INT4_MAX else _INT4_MAX) for value in values]
+    )
 
 
 @lru_cache(maxsize=65_536)
 def _text(value: str) -> bytes:
     data = stored_text(value).encode()
     return len(data).to_bytes(4, "big") + data
+
+
+#: The texts of a call's kind, read at once: a good deal faster than one by one.
+_KIND_OF_CALL: Callable[[Call], tuple[str, ...]] = itemgetter(*map(Call._fields.index, kinds.COLUMNS))
 
 
 def encode(project_id: int, call: Call, priced: Priced) -> Row:
@@ -138,29 +134,33 @@ def encode(project_id: int, call: Call, priced: Priced) -> Row:
         8, priced.input_nano, 8, priced.output_nano, 4, usage.input, 4, usage.output, 4, call.flags | priced.flags,
         2, priced.status, 2, call.usage_state, 2, call.attribution_source, 2, min(call.attempts, _INT2_MAX),
     )  # fmt: skip
-    fields = b"".join((fixed, _bigints(call, priced), _ints(call, priced), _smallints(call), _texts(call)))
+    error = _text(call.error) if call.error else _NULL
+    texts = _text(call.feature), _text(call.user), _text(call.session), error
+    fields = b"".join((fixed, _bigints(call, priced), _ints(call, priced), _smallints(call), *texts))
     actors = stored_text(call.feature), stored_text(call.session), stored_text(call.user)
     booked = _new(Booked, (start_us, priced.cost_nano, *actors))
-    return _new(Row, ((_utc_day(days), call.trace_id, call.span_id), booked, fields))
+    kind = kind_of(_month(days), _KIND_OF_CALL(call))
+    return _new(Row, ((_utc_day(days), call.trace_id, call.span_id), booked, kind, fields))
 
 
 def _bigints(call: Call, priced: Priced) -> bytes:
+    usual = call.duration_us, priced.cost_nano, priced.cache_read_nano or None
     rare = (
-        priced.cache_read_nano or None, priced.cache_write_nano or None, priced.other_nano or None,
-        call.reported_nano, priced.possible_nano, priced.avoided_nano, call.prompt_hash,
+        priced.cache_write_nano or None, priced.other_nano or None, call.reported_nano, priced.possible_nano,
+        priced.avoided_nano, call.prompt_hash,
     )  # fmt: skip
-    usual = _bigint(call.duration_us) + _bigint(priced.cost_nano)
-    return usual + (_NULLS_7 if rare == _NONES_7 else b"".join(map(_bigint, rare)))
+    return _some_bigints(usual) + (_NULLS_6 if rare == _NONES_6 else _some_bigints(rare))
 
 
 def _ints(call: Call, priced: Priced) -> bytes:
     usage = call.usage
+    usual = priced.rate_id, call.ttft_us, usage.cache_read or None
     rare = (
-        call.ttft_us, usage.cache_read or None, usage.cache_write_5m or None, usage.cache_write_1h or None,
-        usage.reasoning or None, usage.audio_in or None, usage.audio_out or None, usage.image_in or None,
-        usage.image_out or None, usage.units or None, call.prompt_chars, call.output_chars,
+        usage.cache_write_5m or None, usage.cache_write_1h or None, usage.reasoning or None, usage.audio_in or None,
+        usage.audio_out or None, usage.image_in or None, usage.image_out or None, usage.units or None,
+        call.prompt_chars, call.output_chars,
     )  # fmt: skip
-    return _int(priced.rate_id) + (_NULLS_12 if rare == _NONES_12 else b"".join(map(_int, rare)))
+    return _some_ints(usual) + (_NULLS_10 if rare == _NONES_10 else _some_ints(rare))
 
 
 def _smallints(call: Call) -> bytes:
@@ -168,32 +168,14 @@ def _smallints(call: Call) -> bytes:
     return members + (_SMALLINT.pack(2, call.signal) if call.signal else _NULL)
 
 
-def _texts(call: Call) -> bytes:
-    texts = _TEXTS_OF(call)
-    requested, model, *null_texts = _NULL_TEXTS_OF(call)
-    named = [_text(requested) if requested and requested != model else _NULL]
-    named += [_text(text) if text else _NULL for text in null_texts]
-    return b"".join((*map(_text, texts), *named))
-
-
-def _fields(*names: str) -> Callable[[Call], tuple[str, ...]]:
-    """Reads several fields of a call at once, a good deal faster than one by one."""
-    return itemgetter(*(Call._fields.index(name) for name in names))
-
-
-_TEXTS_OF = _fields(
-    "feature", "user", "session", "team", "environment", "service", "span_name", "operation", "provider", "model",
-    "variant", "prompt_version",
-)  # fmt: skip
-_NULL_TEXTS_OF = _fields(
-    "model_requested", "model", "service_tier", "region", "unit", "error", "finish_reason", "usage_rule",
-    "reported_source",
-)  # fmt: skip
-
-
 @lru_cache(maxsize=4096)
 def _utc_day(days_since_1970: int) -> date:
     return date(1970, 1, 1) + timedelta(days=days_since_1970)
+
+
+@lru_cache(maxsize=4096)
+def _month(days_since_1970: int) -> date:
+    return _utc_day(days_since_1970).replace(day=1)
 
 
 # -- reading what is booked ----------------------------------------------------------------------------------------
@@ -258,10 +240,11 @@ def write(
     known_traces = {key[:2] for key in booked}
     fresh = [row for row in rows if row.key[:2] not in known_traces]
     again = [row for row in rows if row.key[:2] in known_traces]
-    _copy(conn, "charge", fresh)
+    numbers = kinds.kind_ids(conn, project_id, kinds=[row.kind for row in rows]) if rows else {}
+    _copy(conn, "charge", fresh, numbers)
     touched = [row.booked for row in fresh]
     revisions: list[Revision] = []
-    for row in _upsert(conn, again):
+    for row in _upsert(conn, again, numbers):
         old = booked.get(row.key)
         touched += [row.booked] if old is None else [old, row.booked]
         if old is not None and (old.cost_nano, old.feature) != (row.booked.cost_nano, row.booked.feature):
@@ -272,25 +255,26 @@ def write(
     return Changes(touched, revisions)
 
 
-def _copy(conn: psycopg.Connection, table: str, rows: Sequence[Row]) -> None:
+def _copy(conn: psycopg.Connection, table: str, rows: Sequence[Row], numbers: Mapping[bytes, int]) -> None:
     if rows:
         statement = _COPY.format(table=sql.Identifier(table), columns=_COLUMN_LIST)
+        last = {digest: _BIGINT.pack(8, number) for digest, number in numbers.items()}
         ordered = sorted(rows, key=_key_of)
         with conn.cursor().copy(statement) as copy:
-            copy.write(_COPY_HEADER + b"".join([row.fields for row in ordered]) + _COPY_TRAILER)
+            copy.write(_COPY_HEADER + b"".join([row.fields + last[row.kind.digest] for row in ordered]) + _COPY_TRAILER)
 
 
 def _key_of(row: Row) -> Key:
     return row.key
 
 
-def _upsert(conn: psycopg.Connection, rows: Sequence[Row]) -> list[Row]:
+def _upsert(conn: psycopg.Connection, rows: Sequence[Row], numbers: Mapping[bytes, int]) -> list[Row]:
     """Write rows that may exist; return those that were new or different."""
     if not rows:
         return []
     conn.execute(_STAGING)
     conn.execute("truncate charge_staging")
-    _copy(conn, "charge_staging", rows)
+    _copy(conn, "charge_staging", rows, numbers)
     changed = set(conn.cursor(binary=True).execute(_UPSERT).fetchall())
     return [row for row in rows if row.key in changed]
 

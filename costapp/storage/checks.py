@@ -124,6 +124,12 @@ CHECKS = (
            where (cost_status = 0) <> (cost_nano is null)""",
     ),
     Check(
+        "charge-has-its-kind", "Every charge refers to a kind of its own project and month.",
+        """select charge.project_id, encode(uuid_send(trace_id), 'hex') || ' ' || day, 'a kind', kind_id::text
+           from charge left join charge_kind kind on kind.id = kind_id and kind.project_id = charge.project_id
+           and kind.month = date_trunc('month', day)::date where kind.id is null""",
+    ),
+    Check(
         "charge-has-its-span", "Every charge belongs to a stored span, as long as spans of its day are kept.",
         """select project_id, encode(uuid_send(trace_id), 'hex') || ' ' || day, 'a span', 'none' from charge
            where not exists (select from span where span.project_id = charge.project_id

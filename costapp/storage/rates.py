@@ -146,7 +146,7 @@ def unpriced_models(conn: Connection, project_id: int, since: datetime) -> list[
                        + coalesce(reasoning_tokens, 0) + coalesce(audio_in_tokens, 0) + coalesce(audio_out_tokens, 0)
                        + coalesce(image_in_tokens, 0) + coalesce(image_out_tokens, 0))::bigint,
                    sum(possible_nano)::bigint, min(start_at), max(start_at)
-            from charge
+            from charge_full
             where project_id = %s and day >= (%s at time zone 'UTC')::date and start_at >= %s and cost_status = 0
             group by provider, model
             order by count(*) desc, provider, model

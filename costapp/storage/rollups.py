@@ -116,7 +116,7 @@ _SUM_CELLS = _statement(
     """
     insert into rollup_5m (bucket_at, project_id, {keys}, {columns})
     select date_bin('5 minutes', start_at, 'epoch') as cell, project_id, {keys}, {sums}
-    from charge where {range} group by cell, project_id, {keys}
+    from charge_full where {range} group by cell, project_id, {keys}
     """,
     keys=_KEYS, columns=_COLUMNS, sums=", ".join(SUMS.values()), range=_RANGE,
 )  # fmt: skip
@@ -142,7 +142,7 @@ _DAY_OF_CELLS = _sum_up("rollup_day", "rollup_5m", "%(start_at)s::timestamptz")
 _LATENCY_OF_CHARGES = """
     insert into {target} (bucket_at, project_id, slot, {keys}, requests)
     select {bucket} as cell, project_id, width_bucket(duration_us, %(limits)s::bigint[]) as slot, {keys}, count(*)
-    from charge where {range} and duration_us is not null group by cell, project_id, slot, {keys}
+    from charge_full where {range} and duration_us is not null group by cell, project_id, slot, {keys}
 """
 _LATENCY_HOURS = _statement(
     _LATENCY_OF_CHARGES, target="latency_hour", bucket="date_bin('1 hour', start_at, 'epoch')", keys=_LATENCY_KEYS,
@@ -304,14 +304,14 @@ _SESSIONS = """
     insert into session_day (bucket_at, project_id, session_id, feature, user_id, first_at, last_at,
                              requests, errors, unpriced, tokens, cost_nano)
     select %(start_at)s::timestamptz, project_id, session_id, feature, user_id, min(start_at), max(start_at), {sums}
-    from charge where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
+    from charge_full where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
 """
 _USERS = """
     insert into user_day (bucket_at, project_id, user_id, feature, sessions,
                           requests, errors, unpriced, tokens, cost_nano)
     select %(start_at)s::timestamptz, project_id, user_id, feature,
            count(distinct session_id) filter (where session_id <> ''), {sums}
-    from charge where {range} {only} group by project_id, user_id, feature
+    from charge_full where {range} {only} group by project_id, user_id, feature
 """
 
 

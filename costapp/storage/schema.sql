@@ -104,7 +104,33 @@ create table retention_horizon (
     day        date not null
 );
 
--- One row per model call. '' = not attributed / not known. cost_nano null = unpriced.
+-- What many charges of a month have in common (storage.kinds). '' = not attributed / not known.
+create table charge_kind (
+    id             bigint generated always as identity,
+    project_id     int  not null,
+    month          date not null,            -- its first day: kinds expire with their charges
+    digest         uuid not null,            -- of the month and the texts
+    team           text collate "C" not null,
+    environment    text collate "C" not null,
+    service        text collate "C" not null,
+    span_name      text collate "C" not null,
+    operation      text collate "C" not null,
+    provider       text collate "C" not null,
+    model          text collate "C" not null,
+    variant        text collate "C" not null,
+    prompt_version text collate "C" not null,
+    model_requested text collate "C" not null,  -- '' = same as model
+    service_tier   text collate "C" not null,
+    region         text collate "C" not null,
+    unit           text collate "C" not null,
+    finish_reason  text collate "C" not null,
+    usage_rule     text collate "C" not null,
+    reported_source text collate "C" not null,
+    primary key (project_id, id),
+    unique (project_id, digest)
+);
+
+-- One row per model call; readers take charge_full. '' = not attributed / not known. cost_nano null = unpriced.
 create table charge (
     start_at       timestamptz not null,
     span_id        bigint not null,
@@ -112,6 +138,7 @@ create table charge (
     cost_nano      bigint,                   -- null = unpriced, never 0 by accident
     input_nano     bigint not null,
     output_nano    bigint not null,
+    kind_id        bigint not null,          -- charge_kind
     project_id     int    not null,
     day            date   not null,          -- UTC date of start_at
     input_tokens   int    not null,          -- uncached
@@ -149,23 +176,7 @@ create table charge (
     feature        text collate "C" not null,
     user_id        text collate "C" not null,
     session_id     text collate "C" not null,
-    team           text collate "C" not null,
-    environment    text collate "C" not null,
-    service        text collate "C" not null,
-    span_name      text collate "C" not null,
-    operation      text collate "C" not null,
-    provider       text collate "C" not null,
-    model          text collate "C" not null,
-    variant        text collate "C" not null,
-    prompt_version text collate "C" not null,
-    model_requested text collate "C",        -- null = same as model
-    service_tier   text collate "C",
-    region         text collate "C",
-    unit           text collate "C",
     error          text collate "C",         -- null = succeeded
-    finish_reason  text collate "C",
-    usage_rule     text collate "C",
-    reported_source text collate "C",
     primary key (project_id, day, trace_id, span_id),
     constraint charge_is_sum_of_components check (
         cost_nano is null
@@ -180,6 +191,22 @@ create index charge_cell on charge (project_id, date_bin('5 minutes', start_at, 
 create index charge_session on charge (project_id, session_id) where session_id <> '';
 create index charge_user on charge (project_id, user_id) where user_id <> '';
 create table charge_default partition of charge default;
+-- A charge with the texts of its kind. A left join, so that queries without those texts do not pay for it.
+create view charge_full as
+select
+    charge.start_at, charge.span_id, charge.duration_us, charge.cost_nano, charge.input_nano,
+    charge.output_nano, charge.project_id, charge.day, charge.input_tokens, charge.output_tokens,
+    charge.rate_id, charge.flags, charge.cost_status, charge.usage_state, charge.attribution_source,
+    charge.attempts, charge.trace_id, charge.ttft_us, charge.cache_read_nano, charge.cache_write_nano,
+    charge.other_nano, charge.gpu_nano, charge.reported_nano, charge.possible_nano, charge.avoided_nano,
+    charge.cache_read_tokens, charge.cache_write_5m_tokens, charge.cache_write_1h_tokens,
+    charge.reasoning_tokens, charge.audio_in_tokens, charge.audio_out_tokens, charge.image_in_tokens,
+    charge.image_out_tokens, charge.units, charge.prompt_chars, charge.output_chars, charge.prompt_hash,
+    charge.members, charge.signal, charge.feature, charge.user_id, charge.session_id, charge.error,
+    kind.team, kind.environment, kind.service, kind.span_name, kind.operation, kind.provider, kind.model,
+    kind.variant, kind.prompt_version, kind.model_requested, kind.service_tier, kind.region, kind.unit,
+    kind.finish_reason, kind.usage_rule, kind.reported_source
+from charge left join charge_kind kind on kind.project_id = charge.project_id and kind.id = charge.kind_id;
 
 -- What changed on a booked charge, when and why. Written only when money or attribution moved.
 create table charge_revision (

@@ -36,7 +36,7 @@ def charges_of(
 ) -> list[dict[str, Any]]:
     """The charges of the traces, oldest first."""
     query = """
-        select * from charge
+        select * from charge_full
         where project_id = %s and day between %s and %s and trace_id = any(%s)
         order by start_at, trace_id, span_id
     """

@@ -62,7 +62,7 @@ def charged(conn: Connection) -> list[Row]:
     query = """
         select model, input_tokens, coalesce(cache_read_tokens, 0), coalesce(cache_write_5m_tokens, 0), output_tokens,
                feature, user_id, session_id
-        from charge where error is null order by 1, 2, 3, 4, 5, 6, 7, 8
+        from charge_full where error is null order by 1, 2, 3, 4, 5, 6, 7, 8
     """
     return conn.execute(query).fetchall()
 

@@ -177,3 +177,19 @@ def test_a_number_of_processes_or_threads_is_checked_before_any_is_started(tmp_p
     monkeypatch.setenv(name, "0")
     with pytest.raises(SettingError, match=f"{name} must be a whole number from 1 on"):
         list(programs(tmp_path, options([])))
+
+
+@pytest.mark.parametrize("command", [["verify_ledger"], ["explain", "0" * 32], ["reprice", "--dry-run"]])
+def test_commands_say_in_words_that_the_database_is_away(command):
+    environment = {**os.environ, "DATABASE_URL": f"postgresql://nobody:x@127.0.0.1:{free_ports(1)[0]}/costapp"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("The database gives no answer")
+    assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from costapp.core.calls import resolve
 from costapp.core.values import Priced, Usage
 from costapp.services.drain import drain
-from costapp.storage import charges
+from costapp.storage import charges, kinds
 from tests.pipeline import call, fingerprint, root, store, totals
 
 PRICED = Priced(1, 7, 100, 20, 3, 4000, 50000, 54123, None, None)
@@ -46,11 +46,11 @@ def test_equal_rows_are_not_written_again(conn):
     each = resolve([call(1)])[0]
     row = charges.encode(1, each, PRICED)
     book(conn, each)
-    before = totals(conn, "xmin::text")
+    before = totals(conn, "xmin::text", "charge")
     booked = charges.load_booked(conn, 1, nodes=[row.key[:2]])
     assert booked == {row.key: row.booked}
     assert charges.write(conn, 1, rows=[row], booked=booked, gone=(), reasons={}) == ([], [])
-    assert totals(conn, "xmin::text") == before
+    assert totals(conn, "xmin::text", "charge") == before
 
 
 def test_a_change_tells_the_old_and_the_new_place(conn):
@@ -76,7 +76,7 @@ def test_hostile_names_reach_the_sums_as_they_reach_the_charge(conn, project):
     store(conn, [call(1, 3)], project_id=project.id)
     drain(conn)
     stored = totals(conn, "session_id, user_id")
-    assert stored == ("s" + "x" * (charges.TEXT_LIMIT - 1), user)
+    assert stored == ("s" + "x" * (kinds.TEXT_LIMIT - 1), user)
     assert totals(conn, "session_id, user_id, requests::int", "session_day") == (*stored, 2)
     assert totals(conn, "user_id, sessions::int, requests::int", "user_day") == (user, 1, 2)
     assert len(fingerprint(conn)["user_day"]) == 1

@@ -115,7 +115,7 @@ def top_sessions_of_user(conn: Connection, scope: Scope, *, limit: int = 10) -> 
                count(*) - count(cost_nano),
                sum({CHARGE_EXPRESSIONS["tokens"]})::bigint,
                coalesce(sum(cost_nano), 0)::bigint
-        from charge
+        from charge_full
         where {CHARGES_IN_RANGE} and session_id <> ''
               {filter_sql(scope)}
         group by 1 order by sum(cost_nano) desc nulls last, 1 limit %(limit)s"""

@@ -107,7 +107,7 @@ def _newest_calls(conn: Connection, scope: Scope, *, only: str, before: Cursor |
     condition = filter_sql(scope) + (f" and {ONLY[only][1]}" if only in ONLY else "")
     sql = f"""
         select {COLUMNS} from (
-            select *, {CELL} as cell from charge where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
+            select *, {CELL} as cell from charge_full where {where} {NEWEST_FIRST} limit %(scan)s) window_of_calls
         where true{condition} order by cell desc, start_at desc, span_id desc limit %(limit)s"""
     at, span = before or (None, None)
     values = params(scope, scan=SCAN_LIMIT, limit=limit + 1, before_at=at, before_span=span)
@@ -115,7 +115,7 @@ def _newest_calls(conn: Connection, scope: Scope, *, only: str, before: Cursor |
     if len(rows) > limit:
         last = rows[limit - 1]
         return CallPage(rows[:limit], Cursor(last.start_at, last.span_id), None)
-    edge_sql = f"select start_at, span_id from charge where {where} {NEWEST_FIRST} offset %(scan)s - 1 limit 1"
+    edge_sql = f"select start_at, span_id from charge_full where {where} {NEWEST_FIRST} offset %(scan)s - 1 limit 1"
     edge = run(conn, edge_sql, values)
     if not edge:
         return CallPage(rows, None, None)
@@ -149,7 +149,7 @@ def session_totals(conn: Connection, project_id: int, session_id: str) -> Sessio
                coalesce((array_agg(distinct feature))[1:8], '{{}}'),
                coalesce((array_agg(distinct user_id))[1:8], '{{}}'),
                coalesce((array_agg(distinct model))[1:8], '{{}}')
-        from charge where project_id = %(project_id)s and session_id = %(session_id)s and session_id <> ''"""
+        from charge_full where project_id = %(project_id)s and session_id = %(session_id)s and session_id <> ''"""
     return SessionTotals._make(run(conn, sql, {"project_id": project_id, "session_id": session_id})[0])
 
 
@@ -158,7 +158,7 @@ def session_calls(conn: Connection, project_id: int, session_id: str, *, limit: 
     sql = f"""
         select {COLUMNS}, coalesce(sum(cost_nano) over (
             order by start_at, trace_id, span_id rows unbounded preceding), 0)::bigint
-        from charge where project_id = %(project_id)s and session_id = %(session_id)s and session_id <> ''
+        from charge_full where project_id = %(project_id)s and session_id = %(session_id)s and session_id <> ''
         order by start_at, trace_id, span_id limit %(limit)s"""
     rows = run(conn, sql, {"project_id": project_id, "session_id": session_id, "limit": limit})
     return [(CallRow._make(row[:-1]), row[-1]) for row in rows]
@@ -190,7 +190,7 @@ CHARGE_COLUMNS = """
 
 def trace_charges(conn: Connection, project_id: int, trace_id: UUID) -> list[Charge]:
     """All charges of a trace, in order. A trace may cross midnight: the day is left to the index."""
-    sql = f"""select {CHARGE_COLUMNS} from charge
+    sql = f"""select {CHARGE_COLUMNS} from charge_full
         where project_id = %(project_id)s and trace_id = %(trace_id)s order by start_at, span_id limit 10000"""
     names = [name.strip() for name in CHARGE_COLUMNS.split(",")]
     return [

@@ -169,5 +169,5 @@ def _rollups(scope: Scope) -> str:
 
 def _charges(scope: Scope) -> str:
     # the user or session index finds the rows
-    return f"""(select start_at as bucket_at, {CHARGE_DIMENSIONS}, {CHARGE_MEASURES} from charge
+    return f"""(select start_at as bucket_at, {CHARGE_DIMENSIONS}, {CHARGE_MEASURES} from charge_full
         where {CHARGES_IN_RANGE}{filter_sql(scope)}) cells"""

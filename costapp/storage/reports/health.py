@@ -143,7 +143,7 @@ def arrival(conn: Connection, project_id: int, *, since: datetime) -> Arrival:
         calls as (
             select count(*) as requests, coalesce((array_agg(distinct service))[1:5], '{}') as services,
                    coalesce((array_agg(distinct feature) filter (where feature <> ''))[1:5], '{}') as features
-            from (select service, feature from charge
+            from (select service, feature from charge_full
                   where project_id = %(project_id)s and start_at >= %(since)s
                   and date_bin('5 minutes', start_at, 'epoch') >= date_bin('5 minutes', %(since)s, 'epoch')
                   limit 1000) found)
