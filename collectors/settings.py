@@ -66,7 +66,9 @@ class Settings:
     )  # fmt: skip
     nesting: int = _setting("COSTAPP_MAX_NESTING", 32, "Deepest nesting of an attribute value.", counter="nesting_cut",
                             minimum=1)  # fmt: skip
-    header_seconds: int = _setting("COSTAPP_HEADER_TIMEOUT", 10, "Seconds to send the request head.", minimum=1)
+    header_seconds: int = _setting(
+        "COSTAPP_HEADER_TIMEOUT", 10, "Seconds to send the request head; idle connections are closed then.", minimum=1
+    )
     body_seconds: int = _setting("COSTAPP_BODY_TIMEOUT", 30, "Seconds to send the request body (408).",
                                  counter="body_timeout", minimum=1)  # fmt: skip
     write_seconds: int = _setting("COSTAPP_INGEST_STATEMENT_TIMEOUT", 5, "Seconds one statement may take.", minimum=1)

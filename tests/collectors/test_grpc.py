@@ -1,8 +1,12 @@
 """The contract of OTLP/gRPC, and real SDK exporters over both transports."""
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
+import psutil
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
@@ -102,3 +106,46 @@ def test_a_gzip_bomb_is_refused_without_retry_info(collector, key):
         error = error_of(channel, bomb, (("x-api-key", key),))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert status_details(error) is None
+
+
+@contextmanager
+def unfinished_call(channel, *messages: bytes, key: str) -> Iterator[grpc.Call]:
+    """A call whose sender says no more than these messages, and does not end."""
+    ended = threading.Event()
+
+    def says() -> Iterator[bytes]:
+        yield from messages
+        ended.wait(20)
+
+    try:
+        yield channel.stream_unary(EXPORT).future(says(), metadata=(("x-api-key", key),), timeout=15)
+    finally:
+        ended.set()
+
+
+def test_a_key_is_checked_before_the_message_is_sent(channel, key):
+    with unfinished_call(channel, key="wrong") as call:
+        assert call.exception().code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_message_that_does_not_come_is_waited_for_only_so_long(channel, key):
+    with unfinished_call(channel, key=key) as call:
+        assert call.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert call.exception().details() == "The message took too long to arrive."
+
+
+def test_a_call_without_a_message_is_refused(channel, key):
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary(EXPORT)(iter(()), metadata=(("x-api-key", key),), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_large_messages_of_unknown_senders_take_no_memory(collector):
+    body = bytes(1024 * 1024)
+    with grpc.insecure_channel(f"127.0.0.1:{collector.grpc_port}") as channel:
+        error_of(channel, b"", (("x-api-key", "wrong"),))
+        before = psutil.Process(collector.process.pid).memory_info().rss
+        calls = [channel.unary_unary(EXPORT).future(body, metadata=(("x-api-key", "wrong"),)) for _ in range(100)]
+        assert {call.exception().code() for call in calls} == {grpc.StatusCode.UNAUTHENTICATED}
+        grown = psutil.Process(collector.process.pid).memory_info().rss - before
+    assert grown < 40 * len(body), "100 messages of 1 MiB were sent at once"

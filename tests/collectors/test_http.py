@@ -19,7 +19,7 @@ from benchmarks import traces as generated
 from collectors import wire
 from costapp.models import IngestKey
 from costapp.storage.facts import decode_facts
-from tests.collectors.conftest import gzipped, json_span, stored_count, traces
+from tests.collectors.conftest import Collector, gzipped, json_span, stored_count, traces
 
 PROTOBUF = "application/x-protobuf"
 BOMB_BYTES = 8 * 1024 * 1024  # the collector under test takes 1 MiB
@@ -281,3 +281,14 @@ def test_the_facts_of_a_span_are_those_that_were_sent(collector, key, conn, proj
     assert (project_id, parent_id) == (project.pk, 255)
     assert (stored.name, stored.duration_us, stored.status, stored.kind) == ("chat gpt-4o", 1_500_000, 2, 3)
     assert (stored.operation, stored.input) == ("chat", 12)
+
+
+def test_an_idle_connection_is_closed_after_the_time_to_send_a_head(database_url):
+    collector = Collector(database_url, COSTAPP_HEADER_TIMEOUT="1")
+    try:
+        with socket.create_connection(("127.0.0.1", collector.http_port), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            assert connection.recv(1000) == b"", "closed by the collector"
+    finally:
+        collector.stop()
