@@ -138,6 +138,7 @@ def fill(conn: psycopg.Connection[Any], *, inferences: int, charge_days: int) ->
     ):
         span = {"start": today - timedelta(days=days - 1), "last": today + timedelta(hours=23)}
         conn.execute(LATENCY.format(table=table, step=step, per_bucket=per_day / parts), span)
+        _by_one_dimension(conn, table)
     span = {"start": today - timedelta(days=DAYS - 1), "last": today}
     conn.execute(USERS.format(n=per_day), span)
     conn.execute(SESSIONS.format(n=per_day), span)
@@ -147,6 +148,13 @@ def fill(conn: psycopg.Connection[Any], *, inferences: int, charge_days: int) ->
         conn.execute(KINDS, {"start": today - timedelta(days=day)})
         conn.execute(CHARGES.format(n=per_day), {"start": today - timedelta(days=day)})
     conn.execute("vacuum analyze")
+
+
+def _by_one_dimension(conn: psycopg.Connection[Any], table: str) -> None:
+    from costapp.storage import rollups
+
+    statement = rollups.LATENCY_HOURS_BY if table == "latency_hour" else rollups.LATENCY_DAY_BY
+    conn.execute(statement, {"project_id": 1, "start_at": "-infinity", "end_at": "infinity"})
 
 
 def ask(client: Any, url: str, times: int) -> list[float]:
@@ -214,6 +222,7 @@ def prepare_django(url: str) -> Callable[..., None]:
     parts = psycopg.conninfo.conninfo_to_dict(url)
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     settings.DATABASES["default"].update({key: str(parts.get(name) or "") for key, name in names.items()})
+    settings.DATABASES["default"]["OPTIONS"]["options"] += f" {settings.WEB_CONNECTION_OPTIONS}"
     django.setup()
     from django.core.management import call_command
 

@@ -108,10 +108,13 @@ _options["options"] = " ".join(
         "-c idle_in_transaction_session_timeout=60s",
     ]
 ).strip()
+# Pages are many short statements: compiling them, or sharing one between processes, costs more than it saves.
+WEB_CONNECTION_OPTIONS = "-c jit=off -c max_parallel_workers_per_gather=0 -c work_mem=16MB"
 # The web process shares a few connections between its threads; everything else keeps one.
 if _pool_size := env.number("COSTAPP_DB_POOL_SIZE", 0):
     # A pool that gives up soon asks the database anew at the next page, so pages are back as soon as it is.
     _options["pool"] = {"min_size": 1, "max_size": _pool_size, "timeout": 5, "reconnect_timeout": 3, "max_idle": 60}
+    _options["options"] += f" {WEB_CONNECTION_OPTIONS}"
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 60
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

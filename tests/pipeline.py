@@ -15,8 +15,8 @@ SECOND_NS = 1_000_000_000
 NOON_NS = 1_780_056_000 * SECOND_NS  # 2026-05-29 12:00 UTC
 
 DERIVED_TABLES = (
-    "charge_full", "rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "session_day", "user_day",
-    "activity_day",
+    "charge_full", "rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "latency_hour_by",
+    "latency_day_by", "session_day", "user_day", "activity_day",
 )  # fmt: skip
 DATA_TABLES = (
     "span", "dirty_trace", "dirty_cell", "dirty_actor", "charge_revision", "rollup_pace", "rollup_zone",

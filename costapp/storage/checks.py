@@ -97,6 +97,19 @@ _LATENCY_PENDING = (
     "(project_id, {hour}) not in (select project_id, date_bin('1 hour', bucket_at, 'epoch') from dirty_cell"
     " where grain in (0, 1))"
 )
+
+
+def _histograms_check(table: str) -> str:
+    """Both tables as one number per cell, which every count, slot and value of every dimension takes part in."""
+    weight = "sum(requests * (slot + 1) * hashtext({key} || {value})::numeric)"
+    whole = " + ".join(weight.format(key=f"'{key} '", value=key) for key in rollups.LATENCY_DIMENSIONS)
+    return _compare(
+        f"select project_id, bucket_at, ({whole})::text as sums from {table} group by 1, 2",
+        f"""select project_id, bucket_at, ({weight.format(key="dimension || ' '", value="value")})::text as sums
+            from {table}_by group by 1, 2""",
+    )
+
+
 _HOUR_OF_CHARGE = "date_bin('1 hour', start_at, 'epoch')"
 
 CHECKS = (
@@ -168,6 +181,14 @@ CHECKS = (
                 where {_PENDING_DAYS.format(day="bucket_at")} group by 1, 2""",
             since=_CHARGES_KEPT,
         ),
+    ),
+    Check(
+        "latency-hours-by-one-are-hours", "Histograms by one dimension say the same as those of the hour.",
+        _histograms_check("latency_hour"),
+    ),
+    Check(
+        "latency-days-by-one-are-days", "Histograms by one dimension say the same as those of the day.",
+        _histograms_check("latency_day"),
     ),
     Check(
         "sessions-are-charges", "The sessions of a day add up to its charges that name a session.",

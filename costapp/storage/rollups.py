@@ -2,6 +2,7 @@
 
 charge -> rollup_5m -> rollup_hour -> rollup_day        the same sums at three grains
 charge -> latency_hour -> latency_day                   histograms
+          latency_hour -> latency_hour_by, latency_day -> latency_day_by   the same, by one dimension at a time
 charge -> session_day, user_day -> activity_day         only the sessions and users that changed
 
 Every recomputation runs under the project's rollup lock, after its marks were deleted in the same
@@ -107,8 +108,8 @@ _CELLS = "project_id = %(project_id)s and bucket_at >= %(start_at)s and bucket_a
 
 _DELETE = {
     table: _statement("delete from {table} where {cells}", table=table, cells=_CELLS)
-    for table in ("rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "session_day", "user_day",
-                  "activity_day")
+    for table in ("rollup_5m", "rollup_hour", "rollup_day", "latency_hour", "latency_day", "latency_hour_by",
+                  "latency_day_by", "session_day", "user_day", "activity_day")
 }  # fmt: skip
 
 _SUM_CELLS = _statement(
@@ -159,6 +160,22 @@ _LATENCY_DAY_OF_HOURS = _statement(
     keys=_LATENCY_KEYS, cells=_CELLS,
 )  # fmt: skip
 
+_BY_ONE = """
+    insert into {target} (bucket_at, project_id, slot, dimension, value, requests)
+    select bucket_at, project_id, slot, case {names} end, coalesce({keys}), sum(requests)
+    from {source} where {cells} group by bucket_at, project_id, slot, grouping sets ({sets})
+"""
+
+
+def _by_one(target: str, source: str) -> sql.SQL:
+    names = " ".join(f"when grouping({key}) = 0 then '{key}'" for key in LATENCY_DIMENSIONS)
+    sets = ", ".join(f"({key})" for key in LATENCY_DIMENSIONS)
+    return _statement(_BY_ONE, target=target, source=source, names=names, keys=_LATENCY_KEYS, sets=sets, cells=_CELLS)
+
+
+LATENCY_HOURS_BY = _by_one("latency_hour_by", "latency_hour")
+LATENCY_DAY_BY = _by_one("latency_day_by", "latency_day")
+
 
 # -- what is marked ----------------------------------------------------------------------------------------------
 
@@ -187,6 +204,18 @@ def try_lock_project(conn: psycopg.Connection, project_id: int) -> bool:
     """Become the only one to recompute this project's rollups until the transaction ends."""
     row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_ROLLUP_LOCK, project_id)).fetchone()
     return bool(row and row[0])
+
+
+def expect_many_rows(conn: psycopg.Connection) -> None:
+    """Sum by hashing until the transaction ends, whatever the planner expects.
+
+    What is recomputed is the newest, which statistics do not know yet: the planner expects one row, and would look
+    kinds up one by one and sort hundreds of thousands of charges by their texts.
+    """
+    conn.execute(
+        "select set_config('enable_nestloop', 'off', true), set_config('enable_sort', 'off', true),"
+        " set_config('work_mem', '16MB', true)"
+    )
 
 
 # Newest first: a page about now must not wait for a back-fill.
@@ -268,6 +297,7 @@ def recompute_day(conn: psycopg.Connection, project_id: int, *, day: LocalDay) -
 def recompute_latency_hours(conn: psycopg.Connection, project_id: int, *, hours: Sequence[datetime]) -> None:
     for span in ranges(hours, step=HOUR):
         _replace(conn, "latency_hour", _LATENCY_HOURS, _range(project_id, span) | {"limits": list(LIMITS_US)})
+        _replace(conn, "latency_hour_by", LATENCY_HOURS_BY, _range(project_id, span))
 
 
 def recompute_latency_day(conn: psycopg.Connection, project_id: int, *, day: LocalDay) -> None:
@@ -276,6 +306,7 @@ def recompute_latency_day(conn: psycopg.Connection, project_id: int, *, day: Loc
         _replace(conn, "latency_day", _LATENCY_DAY_OF_HOURS, parameters)
     else:
         _replace(conn, "latency_day", _LATENCY_DAY_OF_CHARGES, parameters | {"limits": list(LIMITS_US)})
+    _replace(conn, "latency_day_by", LATENCY_DAY_BY, parameters)
 
 
 _ACTOR_SUMS = f"""
@@ -285,14 +316,18 @@ _SESSIONS = """
     insert into session_day (bucket_at, project_id, session_id, feature, user_id, first_at, last_at,
                              requests, errors, unpriced, tokens, cost_nano)
     select %(start_at)s::timestamptz, project_id, session_id, feature, user_id, min(start_at), max(start_at), {sums}
-    from charge_full where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
+    from charge where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
 """
+# By session first: counting distinct texts would need all charges sorted.
 _USERS = """
     insert into user_day (bucket_at, project_id, user_id, feature, sessions,
                           requests, errors, unpriced, tokens, cost_nano)
-    select %(start_at)s::timestamptz, project_id, user_id, feature,
-           count(distinct session_id) filter (where session_id <> ''), {sums}
-    from charge_full where {range} {only} group by project_id, user_id, feature
+    select %(start_at)s::timestamptz, project_id, user_id, feature, count(*) filter (where session_id <> ''),
+           sum(requests), sum(errors), sum(unpriced), sum(tokens), sum(cost_nano)
+    from (select project_id, user_id, feature, session_id, {sums}
+          from charge where {range} {only} group by project_id, user_id, feature, session_id)
+         as by_session (project_id, user_id, feature, session_id, requests, errors, unpriced, tokens, cost_nano)
+    group by project_id, user_id, feature
 """
 
 
@@ -370,7 +405,7 @@ def _replace(conn: psycopg.Connection, table: str, insert: sql.SQL, parameters: 
 # -- time zone and pace ------------------------------------------------------------------------------------------
 
 
-_DAY_TABLES = ("rollup_day", "latency_day", "session_day", "user_day", "activity_day")
+_DAY_TABLES = ("rollup_day", "latency_day", "latency_day_by", "session_day", "user_day", "activity_day")
 
 
 def built_zone(conn: psycopg.Connection, project_id: int) -> str | None:

@@ -110,6 +110,7 @@ def test_repricing_gives_what_resolving_the_spans_again_would_give(conn: Connect
     drain(conn)
     repriced = fingerprint(conn)
     conn.execute("truncate charge, rollup_5m, rollup_hour, rollup_day, latency_hour, latency_day")
+    conn.execute("truncate latency_hour_by, latency_day_by")
     conn.execute("truncate session_day, user_day, activity_day")
     conn.execute(
         "insert into dirty_trace (project_id, day, shard, trace_id)"

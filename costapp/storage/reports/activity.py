@@ -70,11 +70,10 @@ def latency_slots(conn: Connection, scope: Scope, by: str, *, values: list[str])
     """Histogram slots per value of ``by`` (those in ``values``) and, under None, of everything."""
     if not keeps_latency(scope, by):
         return {}
-    column = DIMENSIONS[by].column
-    table = "latency_day" if scope.grain is Grain.DAY else "latency_hour"
-    sql = f"""select {column}, slot, sum(requests)::bigint from {table}
-        where project_id = %(project_id)s and bucket_at >= date_trunc('hour', %(start)s) and bucket_at < %(end)s
-        {filter_sql(scope)} group by 1, 2"""
+    value, cells = _histograms(scope, by)
+    sql = f"""select {value}, slot, sum(requests)::bigint from {cells}
+        and project_id = %(project_id)s and bucket_at >= date_trunc('hour', %(start)s) and bucket_at < %(end)s
+        group by 1, 2"""
     found: dict[str | None, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     wanted = set(values)
     for value, slot, requests in run(conn, sql, params(scope)):
@@ -84,14 +83,28 @@ def latency_slots(conn: Connection, scope: Scope, by: str, *, values: list[str])
     return found
 
 
+def _histograms(scope: Scope, by: str) -> tuple[str, str]:
+    """The column with the values of ``by``, and the narrowest table that answers, with its condition begun."""
+    table, column = "latency_day" if scope.grain is Grain.DAY else "latency_hour", DIMENSIONS[by].column
+    asked = [key for key in scope.filters if key != by]
+    if not asked:  # one dimension: split by it, cut to some of its values, or both
+        cut = f" and value = any(%(is_{by})s)" if by in scope.filters else ""
+        return "value", f"{table}_by where dimension = '{column}'{cut}"
+    return column, f"{table} where true{filter_sql(scope)}"
+
+
 def top_sessions(conn: Connection, scope: Scope, *, limit: int = 10) -> list[Session]:
     """The dearest sessions of a feature (or of the project), from sums per day."""
+    where = f"{IN_RANGE}{filter_sql(scope)}"
     sql = f"""
+        with dearest as materialized (
+            select session_id from session_day where {where}
+            group by session_id order by sum(cost_nano) desc, session_id limit %(limit)s)
         select session_id, max(user_id), min(first_at), max(last_at), sum(requests)::bigint, sum(errors)::bigint,
                sum(unpriced)::bigint, sum(tokens)::bigint, sum(cost_nano)::bigint
         from session_day
-        where {IN_RANGE}{filter_sql(scope)}
-        group by 1 order by sum(cost_nano) desc, 1 limit %(limit)s"""
+        where {where} and session_id = any(array(select session_id from dearest))
+        group by 1 order by sum(cost_nano) desc, 1"""
     return [Session._make(row) for row in run(conn, sql, params(scope, limit=limit))]
 
 

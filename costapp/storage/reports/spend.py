@@ -83,10 +83,11 @@ ALL_USERS = ", ".join(f"sum(sum({name})) over ()::bigint" for name in USER_DAY_K
 
 
 def _split_users(conn: Connection, scope: Scope, *, limit: int) -> SplitTable:
-    """``user_day`` holds calls that name a user; what the range holds beyond them is the user ''."""
+    """Users from ``user_day``; what the range holds beyond them is the user '', so that both have one total."""
     require_answerable(scope, "user")
     sql = f"""
-        select user_id, count(*) over (), {USER_SUMS}, {ALL_USERS} from user_day where {IN_RANGE}{filter_sql(scope)}
+        select user_id, count(*) over (), {USER_SUMS}, {ALL_USERS} from user_day
+        where {IN_RANGE}{filter_sql(scope)} and user_id <> ''
         group by 1 order by sum(cost_nano) desc, sum(requests) desc, 1 limit %(limit)s"""
     rows = run(conn, sql, params(scope, limit=limit))
     whole, width = totals(conn, scope), len(USER_DAY_KEEPS)

@@ -184,7 +184,8 @@ def _latency(visit: Visit, scope: Scope, data: Report) -> tuple[str, str]:
     """p50 and p95 of the page; the report already read them if its split keeps latency."""
     total = data.total
     if total.p50_us is None and activity.keeps_latency(scope):
-        slots = activity.latency_slots(visit.conn, scope, "model", values=[]).get(None, {})
+        by = next(iter(scope.filters))  # the page's own dimension: the narrowest histograms, if it is the only filter
+        slots = activity.latency_slots(visit.conn, scope, by, values=[]).get(None, {})
         total = total._replace(p50_us=quantile(slots, 0.5), p95_us=quantile(slots, 0.95))
     if total.p50_us is None:
         mean = ratio(total.now.duration_us, total.now.requests)
