@@ -75,6 +75,9 @@ class Trace:
     def context(self, span: Span) -> Context:
         """What `span` and its ancestors state."""
         contexts, by_id = self._contexts, self.by_id
+        above = contexts.get(span.parent_id, _PENDING)
+        if above is not _PENDING and span.span_id not in contexts:  # usually a sibling has been asked before
+            return self._pass_down([span], above)
         chain: list[Span] = []
         found = EMPTY
         current: Span | None = span
@@ -179,8 +182,10 @@ def _feature(
     c: Context, of_trace: str | None, of_resource: str | None, members: Sequence[SpanFacts]
 ) -> tuple[str, int]:
     if c.feature:
-        own = any(f.feature and not f.feature_rank for f in members)
-        return c.feature, OWN if own else ANCESTOR
+        for f in members:
+            if f.feature and not f.feature_rank:
+                return c.feature, OWN
+        return c.feature, ANCESTOR
     if of_trace:
         return of_trace, TRACE
     return (of_resource, RESOURCE) if of_resource else ("", NONE)

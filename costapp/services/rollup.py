@@ -70,6 +70,7 @@ def _once(conn: psycopg.Connection, project: DirtyProject, step: _Step) -> int:
         with conn.transaction():
             if not _is_ours(conn, project):
                 return 0
+            rollups.expect_many_rows(conn)
             done = step.work(conn, project, step.limit)
             if done:
                 took_us = (time.perf_counter_ns() - began) // 1000

@@ -115,9 +115,11 @@ def _some_ints(values: Iterable[int | None]) -> bytes:
 
 
 @lru_cache(maxsize=65_536)
-def _text(value: str) -> bytes:
-    data = stored_text(value).encode()
-    return len(data).to_bytes(4, "big") + data
+def _text(value: str) -> tuple[str, bytes]:
+    """A text as it is stored, and that as a field of COPY."""
+    stored = stored_text(value)
+    data = stored.encode()
+    return stored, len(data).to_bytes(4, "big") + data
 
 
 #: The texts of a call's kind, read at once: a good deal faster than one by one.
@@ -134,13 +136,18 @@ def encode(project_id: int, call: Call, priced: Priced) -> Row:
         8, priced.input_nano, 8, priced.output_nano, 4, usage.input, 4, usage.output, 4, call.flags | priced.flags,
         2, priced.status, 2, call.usage_state, 2, call.attribution_source, 2, min(call.attempts, _INT2_MAX),
     )  # fmt: skip
-    error = _text(call.error) if call.error else _NULL
-    texts = _text(call.feature), _text(call.user), _text(call.session), error
-    fields = b"".join((fixed, _bigints(call, priced), _ints(call, priced), _smallints(call), *texts))
-    actors = stored_text(call.feature), stored_text(call.session), stored_text(call.user)
-    booked = _new(Booked, (start_us, priced.cost_nano, *actors))
-    kind = kind_of(_month(days), _KIND_OF_CALL(call))
-    return _new(Row, ((_utc_day(days), call.trace_id, call.span_id), booked, kind, fields))
+    feature, feature_bytes = _text(call.feature)
+    user, user_bytes = _text(call.user)
+    session, session_bytes = _text(call.session)
+    error_bytes = _text(call.error)[1] if call.error else _NULL
+    fields = b"".join((
+        fixed, _bigints(call, priced), _ints(call, priced), _smallints(call),
+        feature_bytes, user_bytes, session_bytes, error_bytes,
+    ))  # fmt: skip
+    day, month = _day_and_month(days)
+    booked = _new(Booked, (start_us, priced.cost_nano, feature, session, user))
+    kind = kind_of(month, _KIND_OF_CALL(call))
+    return _new(Row, ((day, call.trace_id, call.span_id), booked, kind, fields))
 
 
 def _bigints(call: Call, priced: Priced) -> bytes:
@@ -153,14 +160,13 @@ def _bigints(call: Call, priced: Priced) -> bytes:
 
 
 def _ints(call: Call, priced: Priced) -> bytes:
-    usage = call.usage
-    usual = priced.rate_id, call.ttft_us, usage.cache_read or None
+    _, cache_read, write_5m, write_1h, _, reasoning, audio_in, audio_out, image_in, image_out, units = call.usage
+    usual = _some_ints((priced.rate_id, call.ttft_us, cache_read or None))
     rare = (
-        usage.cache_write_5m or None, usage.cache_write_1h or None, usage.reasoning or None, usage.audio_in or None,
-        usage.audio_out or None, usage.image_in or None, usage.image_out or None, usage.units or None,
-        call.prompt_chars, call.output_chars,
+        write_5m or None, write_1h or None, reasoning or None, audio_in or None, audio_out or None, image_in or None,
+        image_out or None, units or None, call.prompt_chars, call.output_chars,
     )  # fmt: skip
-    return _some_ints(usual) + (_NULLS_10 if rare == _NONES_10 else _some_ints(rare))
+    return usual + (_NULLS_10 if rare == _NONES_10 else _some_ints(rare))
 
 
 def _smallints(call: Call) -> bytes:
@@ -169,13 +175,10 @@ def _smallints(call: Call) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _utc_day(days_since_1970: int) -> date:
-    return date(1970, 1, 1) + timedelta(days=days_since_1970)
-
-
-@lru_cache(maxsize=4096)
-def _month(days_since_1970: int) -> date:
-    return _utc_day(days_since_1970).replace(day=1)
+def _day_and_month(days_since_1970: int) -> tuple[date, date]:
+    """A day, and the first one of its month."""
+    day = date(1970, 1, 1) + timedelta(days=days_since_1970)
+    return day, day.replace(day=1)
 
 
 # -- reading what is booked ----------------------------------------------------------------------------------------
@@ -306,7 +309,7 @@ def mark_rollups(conn: psycopg.Connection, project_id: int, *, touched: Iterable
         conn.execute(_MARK_CELLS, (project_id, [_instant(cell) for cell in sorted(cells)]))
     if actors:
         marks = [
-            _ACTOR.pack(4, 4, project_id, 8, quarter) + _text(session_id) + _text(user_id)
+            _ACTOR.pack(4, 4, project_id, 8, quarter) + _text(session_id)[1] + _text(user_id)[1]
             for quarter, session_id, user_id in sorted(actors)
         ]
         with conn.cursor().copy(_MARK_ACTORS) as copy:

@@ -206,6 +206,18 @@ def try_lock_project(conn: psycopg.Connection, project_id: int) -> bool:
     return bool(row and row[0])
 
 
+def expect_many_rows(conn: psycopg.Connection) -> None:
+    """Sum by hashing until the transaction ends, whatever the planner expects.
+
+    What is recomputed is the newest, which statistics do not know yet: the planner expects one row, and would look
+    kinds up one by one and sort hundreds of thousands of charges by their texts.
+    """
+    conn.execute(
+        "select set_config('enable_nestloop', 'off', true), set_config('enable_sort', 'off', true),"
+        " set_config('work_mem', '16MB', true)"
+    )
+
+
 # Newest first: a page about now must not wait for a back-fill.
 _CLAIM_CELLS = """
 with claimed as (
@@ -304,14 +316,18 @@ _SESSIONS = """
     insert into session_day (bucket_at, project_id, session_id, feature, user_id, first_at, last_at,
                              requests, errors, unpriced, tokens, cost_nano)
     select %(start_at)s::timestamptz, project_id, session_id, feature, user_id, min(start_at), max(start_at), {sums}
-    from charge_full where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
+    from charge where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
 """
+# By session first: counting distinct texts would need all charges sorted.
 _USERS = """
     insert into user_day (bucket_at, project_id, user_id, feature, sessions,
                           requests, errors, unpriced, tokens, cost_nano)
-    select %(start_at)s::timestamptz, project_id, user_id, feature,
-           count(distinct session_id) filter (where session_id <> ''), {sums}
-    from charge_full where {range} {only} group by project_id, user_id, feature
+    select %(start_at)s::timestamptz, project_id, user_id, feature, count(*) filter (where session_id <> ''),
+           sum(requests), sum(errors), sum(unpriced), sum(tokens), sum(cost_nano)
+    from (select project_id, user_id, feature, session_id, {sums}
+          from charge where {range} {only} group by project_id, user_id, feature, session_id)
+         as by_session (project_id, user_id, feature, session_id, requests, errors, unpriced, tokens, cost_nano)
+    group by project_id, user_id, feature
 """
 
 
