@@ -100,8 +100,8 @@ select at, i, 1400000, 4400000, 2250000, 1900000, 1, (at at time zone 'UTC')::da
        'session-' || extract(doy from at) || '-' || i / 8,
        kind.id
 from generate_series(1, {n}) i
-     join combination c on c.n = mod(i, (select count(*) from combination)) + 1,
-     lateral (select %(start)s::timestamptz + i * interval '24 hours' / {n} as at) t
+     join combination c on c.n = mod(i, (select count(*) from combination)) + 1
+     cross join lateral (select %(start)s::timestamptz + i * interval '24 hours' / {n} as at) t
      join charge_kind kind using (team, environment, service, span_name, provider, model, variant, prompt_version)
 where kind.month = date_trunc('month', at at time zone 'UTC')::date
 """
