@@ -33,6 +33,7 @@ _RETRY_AT_ONCE = (errors.DeadlockDetected, errors.SerializationFailure)
 _NOT_NOW = (psycopg.OperationalError, psycopg.InterfaceError, errors.UndefinedTable, errors.UndefinedColumn,
             errors.ReadOnlySqlTransaction, errors.InsufficientResources, errors.InternalError)  # fmt: skip
 _RECONNECT_SECONDS = 0.5
+LATE_NS = 3600 * 1_000_000_000  # spans that started longer ago than this arrive late: closed hours change again
 AWAY = "The database is not reachable at the moment. Nothing of this request was stored; send it again."
 
 
@@ -221,14 +222,16 @@ def log_entries(batches: Sequence[Batch]) -> list[ingest_log.LogEntry]:
     groups: dict[tuple[int, int, str, str], list[Batch]] = {}
     for batch in batches:
         groups.setdefault((batch.project_id, batch.key_id, batch.signal, batch.transport), []).append(batch)
-    return [_log_entry(group) for group in groups.values()]
+    on_time_ns = time.time_ns() - LATE_NS
+    return [_log_entry(group, on_time_ns) for group in groups.values()]
 
 
-def _log_entry(group: list[Batch]) -> ingest_log.LogEntry:
+def _log_entry(group: list[Batch], on_time_ns: int) -> ingest_log.LogEntry:
     reasons: Counter[str] = Counter()
     for batch in group:
         reasons += batch.rejected + batch.odd
         reasons["conflict"] += batch.conflicts
+        reasons["arrived_late"] += spans.count_started_before(batch.rows, on_time_ns)
     first = group[0]
     return ingest_log.LogEntry(
         project_id=first.project_id,

@@ -389,12 +389,17 @@ def _leaf_verdict(leaf: Leaf, first: Span, members: int) -> Verdict:
     if span is first:
         state = UsageState(leaf.reading.state).name.lower()
         rule = f" by rule {leaf.reading.rule}" if leaf.reading.rule else ""
-        alone = "" if members == 1 else f"; {members - 1} more spans or events describe the same call"
-        return Verdict(span.trace_id, span.span_id, "charged", None, None, f"Usage {state}{rule}{alone}.")
+        return Verdict(span.trace_id, span.span_id, "charged", None, None, f"Usage {state}{rule}{_twins(members - 1)}.")
     outcome = "duplicate-signal" if leaf.scope[1] == _EVENT and first.facts.signal != _EVENT else "merged"
     same_id = span.facts.response_id and span.facts.response_id == first.facts.response_id
     why = "It has the same response id." if same_id else "It describes the same call."
     return Verdict(span.trace_id, span.span_id, outcome, first.trace_id, first.span_id, why)
+
+
+def _twins(others: int) -> str:
+    if others < 2:
+        return "; one more span or event describes the same call" if others else ""
+    return f"; {others} more spans or events describe the same call"
 
 
 def _plain_verdict(span: Span) -> Verdict:

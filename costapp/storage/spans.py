@@ -33,6 +33,7 @@ _COLUMNS = "project_id, day, trace_id, span_id, parent_id, response_hash, start_
 _ROW = struct.Struct(">h ii ii i16s iq iq iq iq i")
 KEY_BYTES = struct.calcsize(">h ii ii i16s iq")  # a row up to and including span_id
 TRACE_BYTES = struct.calcsize(">h ii ii i16s")  # ... up to and including trace_id
+_START = slice(struct.calcsize(">h ii ii i16s iq iq iq i"), struct.calcsize(">h ii ii i16s iq iq iq iq"))
 _KEY = struct.Struct(">2x 4xi 4xi 4x16s 4xq")
 _MARK = struct.Struct(">h ii ii ih i16s")  # a dirty_trace row: project_id, day, shard, trace_id
 
@@ -112,6 +113,12 @@ def first_of_each(rows: Iterable[bytes]) -> list[bytes]:
     for row in rows:
         unique.setdefault(row[:KEY_BYTES], row)
     return sorted(unique.values())
+
+
+def count_started_before(rows: Iterable[bytes], time_ns: int) -> int:
+    """How many of the rows are of spans that started before that Unix time."""
+    edge = time_ns.to_bytes(8, "big")
+    return sum(row[_START] < edge for row in rows)
 
 
 def copy_document(rows: Sequence[bytes]) -> bytes:

@@ -17,6 +17,7 @@ ADVICE: dict[str, str] = {
     "span_too_large": "A span was larger than the limit even without its text. Send fewer or shorter attributes.",
     "too_large": "A request was larger than the limit. Lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE.",
     "conflict": "A span arrived again with other content. The first copy counts.",
+    "arrived_late": "The span started more than an hour before it arrived. Nothing is lost: its hour was summed again.",
     "unstorable": "The database refused a value of this request. Please report it.",
     "body_timeout": "The body took too long to arrive. Check the network between app and collector.",
     "client_gone": "The app closed the connection before the answer. It will send again.",

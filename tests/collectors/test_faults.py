@@ -98,6 +98,14 @@ def test_only_new_spans_mark_their_trace_dirty(collector, key, conn):
     assert [t.int for (t,) in conn.execute("select trace_id from dirty_trace")] == [3]
 
 
+def test_a_span_that_comes_more_than_an_hour_after_it_started_is_counted(collector, key, conn):
+    two_hours_ago_ns = (int(time.time()) - 7200) * 1_000_000_000
+    late = json_span(2, startTimeUnixNano=str(two_hours_ago_ns), endTimeUnixNano=str(two_hours_ago_ns + 1))
+    collector.post(key, traces(json_span(1), late, json_span(3)))
+    row = conn.execute("select stored, rejected, reasons from ingest_log order by at desc limit 1").fetchone()
+    assert row == (3, 0, {"arrived_late": 1})
+
+
 def test_a_span_sent_again_with_other_content_keeps_its_first_content_and_is_counted(collector, key, conn):
     collector.post(key, traces(json_span(1)))
     before = collector.counter("conflicts_total")

@@ -56,6 +56,32 @@ def test_a_page_asks_few_statements(world, statements, url, most):
     assert statements["reports"] + len(models) <= most
 
 
+@pytest.mark.parametrize("dimension", ["user", "feature", "prompt_version"])
+def test_an_address_without_a_value_leads_to_all_values_in_the_same_range(world, dimension):
+    answer = world.client().get(f"/p/acme/{dimension}/?range=7d", follow=True)
+    assert answer.redirect_chain == [(f"/p/acme/?range=7d&by={dimension}", 302)]
+    assert answer.status_code == 200
+
+
+def test_data_health_says_what_arrived_late_and_what_was_left_aside(world):
+    world.conn.execute("truncate ingest_log")
+    assert "Nothing arrived late" in page(world, "/p/acme/health/?range=24h")
+    world.conn.execute(
+        "insert into ingest_log (at, project_id, signal, transport, requests, received, stored, duplicates, rejected,"
+        " bytes, reasons) values (%s, %s, 'traces', 'http', 1, 100, 90, 2, 1, 9000, %s)",
+        [world.now, world.project.pk, '{"arrived_late": 20}'],
+    )
+    text = page(world, "/p/acme/health/?range=24h")
+    world.conn.execute("truncate ingest_log")
+    assert "20 of 100 (20%) came more than an hour after they started" in text
+    assert "not drawn: 7 records and data points without usage" in text
+
+
+def test_a_user_page_calls_its_mean_latency_a_mean(world):
+    assert "Mean latency" in page(world, "/p/acme/user/?is=u-1&range=30d")
+    assert "Latency p50" in page(world, "/p/acme/feature/?is=checkout&range=30d")
+
+
 def test_unpriced_is_said_and_never_shown_as_zero(world):
     text = page(world, "/p/acme/model/?is=nobody-knows-1&range=30d")
     assert "unpriced" in text

@@ -20,6 +20,11 @@ class Ingest(NamedTuple):
     rejected: int
     bytes: int
 
+    @property
+    def ignored(self) -> int:
+        """Read and left aside: log records and data points that say nothing about usage."""
+        return max(0, self.received - self.stored - self.duplicates - self.rejected)
+
 
 class Reason(NamedTuple):
     reason: str

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.http import Http404, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
 
 from costapp.core.latency import quantile
 from costapp.storage.reports import activity, spend
@@ -70,7 +72,9 @@ class Bar(NamedTuple):
 @project_page()
 def drill(visit: Visit, dimension: str) -> HttpResponse:
     value = visit.request.GET.get("is")
-    if value is None or len(value) > MAX_VALUE_LENGTH or "\x00" in value or (dimension == "user" and not value):
+    if value is None:
+        return _all_values(visit, dimension)
+    if len(value) > MAX_VALUE_LENGTH or "\x00" in value or (dimension == "user" and not value):
         raise Http404
     view = view_of(visit, by=tuple(key for key in SPLITS if key != dimension))
     view = view._replace(filters={key: values for key, values in view.filters.items() if key != dimension})
@@ -81,6 +85,13 @@ def drill(visit: Visit, dimension: str) -> HttpResponse:
     if kind := visit.request.GET.get("format"):
         return export("json" if kind == "json" else "csv", data)
     return show(visit, "drill.html", _context(visit, view, scope, data, dimension, value))
+
+
+def _all_values(visit: Visit, dimension: str) -> HttpResponse:
+    """An address without a value: Overview split by the dimension, the rest of the address kept."""
+    query = visit.request.GET.copy()
+    query["by"] = dimension
+    return redirect(f"{reverse('overview', kwargs={'slug': visit.project.slug})}?{query.urlencode()}")
 
 
 def _can_split(scope: Scope, by: str) -> bool:
@@ -135,9 +146,9 @@ def tiles(visit: Visit, view: View, scope: Scope, data: Report) -> list[Tile]:
         ),
         _session_tile(visit, scope, line),
         Tile(
-            "Latency p50",
             latency[0],
             latency[1],
+            latency[2],
             COLUMNS["p95"].formula,
             charts.sparkline([ratio(c.duration_us, c.requests) for c in cells]),
         ),
@@ -180,8 +191,8 @@ def _output(cells: Sums) -> int:
     return (cells.output_tokens or 0) + (cells.reasoning_tokens or 0)
 
 
-def _latency(visit: Visit, scope: Scope, data: Report) -> tuple[str, str]:
-    """p50 and p95 of the page; the report already read them if its split keeps latency."""
+def _latency(visit: Visit, scope: Scope, data: Report) -> tuple[str, str, str]:
+    """Label, figure and what stands below it: p50 and p95, which the report may have read already; else the mean."""
     total = data.total
     if total.p50_us is None and activity.keeps_latency(scope):
         by = next(iter(scope.filters))  # the page's own dimension: the narrowest histograms, if it is the only filter
@@ -189,8 +200,8 @@ def _latency(visit: Visit, scope: Scope, data: Report) -> tuple[str, str]:
         total = total._replace(p50_us=quantile(slots, 0.5), p95_us=quantile(slots, 0.95))
     if total.p50_us is None:
         mean = ratio(total.now.duration_us, total.now.requests)
-        return fmt.duration(mean), "mean; percentiles are not kept for this filter"
-    return f"{fmt.duration(total.p50_us)}", f"p95 {fmt.duration(total.p95_us)}"
+        return "Mean latency", fmt.duration(mean), "percentiles are not kept for this filter"
+    return "Latency p50", fmt.duration(total.p50_us), f"p95 {fmt.duration(total.p95_us)}"
 
 
 def _session_tile(visit: Visit, scope: Scope, line: Line) -> Tile:

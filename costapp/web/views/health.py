@@ -17,6 +17,8 @@ from costapp.web.page import default_preset, frame, project_state, show, view_of
 from costapp.web.reasons import advice
 
 SLOW_QUEUE_S = 60
+LATE = "arrived_late"
+LATE_WORTH_SAYING = 0.05
 OLD_CATALOGUE = timedelta(days=45)
 OLD_SELF_CHECK = timedelta(days=2)
 
@@ -38,7 +40,11 @@ def health(visit: Visit) -> HttpResponse:
     conn = visit.conn
     buckets = reports.ingest(conn, scope)
     total, queue, services = buckets[0], reports.queue(conn, visit.project.pk), reports.services(conn, scope)
-    ledger = reports.self_check(conn, visit.project.pk)
+    ledger, gaps = reports.self_check(conn, visit.project.pk), states.unpriced_models(conn, scope)
+    reasons = reports.reasons(conn, scope)
+    verdict = checks(
+        visit, total, queue, services, reasons={row.reason: row.times for row in reasons}, has_gaps=bool(gaps)
+    )
     axis = charts.TimeAxis(bucket_starts(scope), view.period.end, scope.grain, visit.zone, visit.now)
     context = frame(
         visit,
@@ -50,10 +56,10 @@ def health(visit: Visit) -> HttpResponse:
         total=total,
         queue=queue,
         services=services,
-        reasons=[(row, advice(row.reason)) for row in reports.reasons(conn, scope)],
-        gaps=states.unpriced_models(conn, scope),
+        reasons=[(row, advice(row.reason)) for row in reasons],
+        gaps=gaps,
         silent=states.models_without_usage(conn, scope),
-        checks=[*checks(visit, total, queue, services), catalogue_check(visit), ledger_check(visit, ledger)],
+        checks=[*verdict, catalogue_check(visit), ledger_check(visit, ledger)],
         ledger=ledger,
         odd=reports.odd_traces(conn, visit.project.pk),
         figure=_figure(buckets[1:], axis),
@@ -82,13 +88,20 @@ def _figure(buckets: list[reports.Ingest], axis: charts.TimeAxis) -> dict[str, A
 
 
 def checks(
-    visit: Visit, total: reports.Ingest, queue: reports.Queue, services: list[reports.ServiceHealth]
+    visit: Visit,
+    total: reports.Ingest,
+    queue: reports.Queue,
+    services: list[reports.ServiceHealth],
+    *,
+    reasons: dict[str, int],
+    has_gaps: bool,
 ) -> list[Check]:
     requests = sum(row.requests for row in services)
     return [
         _arrival(total, requests),
+        _late(total, reasons.get(LATE, 0)),
         _queue(visit, queue),
-        _priced(requests, sum(row.unpriced for row in services)),
+        _priced(requests, sum(row.unpriced for row in services), has_gaps=has_gaps),
         _attributed(requests, sum(row.unattributed for row in services)),
         _usage(requests, sum(row.usage_unknown for row in services)),
     ]
@@ -125,6 +138,18 @@ def _arrival(total: reports.Ingest, requests: int) -> Check:
     )
 
 
+def _late(total: reports.Ingest, late: int) -> Check:
+    if not late:
+        return Check("good", "Nothing arrived late", "No span came more than an hour after it started.", "")
+    share = fmt.percent(ratio(late, total.received))
+    return Check(
+        "good" if late < total.received * LATE_WORTH_SAYING else "warn",
+        "Some spans arrived late",
+        f"{fmt.count(late)} of {fmt.count(total.received)} ({share}) came more than an hour after they started.",
+        "Their hours were summed again, so figures you noted earlier may have grown. Nothing is lost.",
+    )
+
+
 def _queue(visit: Visit, queue: reports.Queue) -> Check:
     oldest = min((at for at in (queue.oldest_trace_at, queue.oldest_cell_at) if at), default=None)
     age_s = (visit.now - oldest).total_seconds() if oldest else 0
@@ -142,9 +167,16 @@ def _queue(visit: Visit, queue: reports.Queue) -> Check:
     )
 
 
-def _priced(requests: int, unpriced: int) -> Check:
+def _priced(requests: int, unpriced: int, *, has_gaps: bool) -> Check:
     if unpriced:
         share = fmt.percent(ratio(unpriced, requests))
+        if not has_gaps:
+            return Check(
+                "warn",
+                "Some requests carry no price",
+                f"{fmt.count(unpriced)} of {fmt.count(requests)} ({share}): failed, or without token counts to price.",
+                "No rate is missing.",
+            )
         return Check(
             "bad",
             "Some requests carry no price",
