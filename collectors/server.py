@@ -24,8 +24,9 @@ log = logging.getLogger("costapp.collectors")
 # The writers need the interpreter only for moments; waiting the default 5 ms for each would idle the database.
 _SWITCH_SECONDS = 0.001
 _PR_SET_PDEATHSIG = 1
-# Decoding makes many short-lived tuples and hardly any cycles: looking for cycles rarely saves a tenth of the time.
-_GC_THRESHOLD = 100_000
+# Not rarer: decoding makes hardly any cycles, but a finished gRPC call is one that holds its message, and waiting
+# longer for a collection keeps hundreds of MiB. Not much more often either: each collection costs decoding time.
+_GC_THRESHOLD = 2_000
 
 
 def run(settings: Settings) -> int:
