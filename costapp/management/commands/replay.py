@@ -19,17 +19,8 @@ from costapp.models.project import hash_key
 from costapp.services.replay import NotUnderstoodInTime, Order, replay
 from costapp.services.replay.recording import Recording, RecordingError, load
 from costapp.services.replay.send import GrpcSender, HttpSender, Sender, SendError
+from costapp.services.replay.understood import SUMS
 
-_COLUMNS = (
-    "calls_seen",
-    "failed_seen",
-    "usage_unknown",
-    "input_total",
-    "cache_read",
-    "cache_write",
-    "output_total",
-    "reasoning",
-)
 HTTP = f"http://127.0.0.1:{env.number('COSTAPP_OTLP_HTTP_PORT', 4318)}"
 _HEADS = ("calls", "failed", "unknown", "input", "cache read", "cache write", "output", "reasoning", "unpriced", "cost")
 
@@ -119,7 +110,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _row(name: str, sums: dict[str, Any], width: int) -> str:
-    numbers = "".join(f"{sums[column]:>13,}" for column in (*_COLUMNS, "unpriced"))
+    numbers = "".join(f"{sums[column]:>13,}" for column in (*SUMS, "unpriced"))
     return f"{name:<{width}}{numbers}{format_usd(sums['cost_nano']):>13}"
 
 
