@@ -7,9 +7,11 @@ from contextlib import contextmanager
 import psycopg
 from celery import shared_task
 from django.conf import settings
+from django.utils import timezone
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.guardrails.judge import judge
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
 from costapp.services.verify_ledger import verify_and_publish
@@ -44,6 +46,12 @@ def attribute(group: int) -> None:
 def rollup() -> None:
     with _connection() as conn:
         recompute_dirty(conn, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.judge_guardrails")
+def judge_guardrails() -> None:
+    with _connection() as conn:
+        judge(conn, now=timezone.now())
 
 
 @shared_task(name="costapp.compact_ingest_log")

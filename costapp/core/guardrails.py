@@ -40,6 +40,10 @@ class Action(StrEnum):
     BLOCK = "block"
 
 
+_DOES = {Metric.COST: "spends", Metric.CALLS: "makes", Metric.TOKENS: "uses"}
+_DID = {Metric.COST: "spent", Metric.CALLS: "made", Metric.TOKENS: "used"}
+
+
 class Guardrail(NamedTuple):
     """One rule as it is evaluated. ``limit`` is in nano-dollars, calls or tokens, as the metric says."""
 
@@ -75,14 +79,19 @@ class Guardrail(NamedTuple):
         unit = self.metric.value if value != 1 else self.metric.value.removesuffix("s")
         return f"{value:,} {unit}"
 
+    def told(self, subject: str, value: int) -> str:
+        """A crossing as a sentence: ``Session s-1 made 212 calls within 5 minutes; the limit is 200.``"""
+        whose = f"{self.per.value.capitalize()} {subject}"
+        did, within = _DID[self.metric], minutes_text(self.minutes)
+        return f"{whose} {did} {self.figure(value)} within {within}; the limit is {self.figure(self.limit)}."
+
     def sentence(self) -> str:
         """What the rule does: ``Warns when a session makes 200 calls within 5 minutes.``"""
-        does = {Metric.COST: "spends", Metric.CALLS: "makes", Metric.TOKENS: "uses"}[self.metric]
         act = "Warns" if self.action is Action.WARN else "Blocks for " + minutes_text(self.hold_minutes)
         where = [text for text in (self.feature and f"in {self.feature}", self.environment) if text]
         place = f" ({', '.join(where)})" if where else ""
         within = minutes_text(self.minutes)
-        return f"{act} when a {self.per.value} {does} {self.figure(self.limit)} within {within}{place}."
+        return f"{act} when a {self.per.value} {_DOES[self.metric]} {self.figure(self.limit)} within {within}{place}."
 
 
 class Crossing(NamedTuple):
@@ -119,8 +128,9 @@ def follow(guardrail: Guardrail, before: Incident | None, crossing: Crossing, no
     known crossing does.
     """
     until = now + guardrail.hold
+    fresh = Incident(crossing.subject, crossing.first_at, crossing.last_at, until, crossing.value, is_open=True)
     if before is None:
-        return Change(Incident(crossing.subject, crossing.first_at, crossing.last_at, until, crossing.value, True), True)
+        return Change(fresh, True)
     if crossing.last_at <= before.crossed_to:
         if before.is_open and crossing.value > before.value:
             return Change(before._replace(value=crossing.value), False)
@@ -129,7 +139,7 @@ def follow(guardrail: Guardrail, before: Incident | None, crossing: Crossing, no
         value = max(before.value, crossing.value)
         return Change(before._replace(crossed_to=crossing.last_at, until=until, value=value), False)
     first_at = max(crossing.first_at, before.crossed_to + timedelta(microseconds=1))
-    return Change(Incident(crossing.subject, first_at, crossing.last_at, until, crossing.value, True), True)
+    return Change(fresh._replace(opened_at=first_at), True)
 
 
 def alert_key(guardrail: Guardrail, incident: Incident) -> str:

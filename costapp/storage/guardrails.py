@@ -5,7 +5,7 @@ crossing is never missed and the others pay one look-up per batch. Sums are alwa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
@@ -81,6 +81,7 @@ class Rule(NamedTuple):
     guardrail: Guardrail
     level: str
     slug: str  #: of the project
+    time_zone: str  #: of the project
     channels: tuple[int, ...]
 
 
@@ -98,12 +99,16 @@ def rules(conn: Connection, project_id: int) -> list[Rule]:
     """The project's guardrails that are switched on."""
     found = []
     for row in conn.execute(_RULES, (project_id,)):
-        number, project, name, per, metric, limit, minutes, hold, action, feature, environment, level, slug, ids = row
-        guardrail = Guardrail(
-            number, project, name, Per(per), Metric(metric), limit, minutes, hold, Action(action), feature, environment
-        )
-        found.append(Rule(guardrail, level, slug, tuple(ids)))
+        *fields, level, slug, time_zone, channel_ids = row
+        found.append(Rule(_guardrail(fields), level, slug, time_zone, tuple(channel_ids)))
     return found
+
+
+def _guardrail(fields: Sequence[Any]) -> Guardrail:
+    number, project_id, name, per, metric, limit, minutes, hold, action, feature, environment = fields
+    return Guardrail(
+        number, project_id, name, Per(per), Metric(metric), limit, minutes, hold, Action(action), feature, environment
+    )
 
 
 # -- sums over sliding windows -------------------------------------------------------------------------------------
@@ -192,17 +197,20 @@ class Driver(NamedTuple):
 
 
 _DRIVER = """
-select feature, model, count(*), coalesce(sum(cost_nano), 0)::bigint, sum(count(*)) over (),
+select feature, model, count(*), coalesce(sum(cost_nano), 0)::bigint, (sum(count(*)) over ())::bigint,
        (sum(coalesce(sum(cost_nano), 0)) over ())::bigint
 {calls} group by feature, model order by 3 desc, 4 desc, 1, 2 limit 1
 """
 
 
-def driver(conn: Connection, guardrail: Guardrail, incident: Incident) -> Driver | None:
-    """The feature and model with the most calls in the incident, from its first window on."""
-    parameters = _parameters(guardrail, [incident.subject], incident.crossed_to) | {
-        "from_at": incident.opened_at - guardrail.window,
-        "first_day": (incident.opened_at - guardrail.window).astimezone(UTC).date(),
+def driver(conn: Connection, guardrail: Guardrail, subject: str, start: datetime, end: datetime) -> Driver | None:
+    """The feature and model with the most of the subject's calls that started in [start, end)."""
+    instant = timedelta(microseconds=1)  # the statement's range is (from, to]
+    parameters = _parameters(guardrail, [subject], end) | {
+        "from_at": start - instant,
+        "to_at": end - instant,
+        "first_day": start.astimezone(UTC).date(),
+        "last_day": end.astimezone(UTC).date(),
     }
     row = conn.execute(_statement(_DRIVER, guardrail), parameters).fetchone()
     return Driver._make(row) if row else None
