@@ -1,13 +1,13 @@
-"""How long data is kept. Partitions are made ahead and dropped whole; rows are never deleted one by one."""
+"""How long data is kept. Partitions are made ahead and dropped whole; only the audit log loses single rows."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import psycopg
 from django.conf import settings
 
-from costapp.storage import gpu_samples, ingest_log, kinds, partitions
+from costapp.storage import audit, gpu_samples, ingest_log, kinds, partitions
 
 #: Partitions exist this far ahead; a machine that slept for a week still finds today's.
 DAYS_AHEAD = 14
@@ -57,6 +57,8 @@ def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today
         kinds.drop_before(conn, day=horizon)
     if horizon := partitions.horizon(conn, "gpu_sample"):
         gpu_samples.drop_places_before(conn, day=horizon)
+    oldest_entry = datetime.combine(today - timedelta(days=settings.KEEP_AUDIT_DAYS), time(), UTC)
+    audit.drop_before(conn, at=oldest_entry)
     return dropped
 
 

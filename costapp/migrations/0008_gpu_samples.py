@@ -8,5 +8,5 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_gpu_sample
 
 
 class Migration(migrations.Migration):
-    dependencies = [("costapp", "0006_project_token_rules")]
+    dependencies = [("costapp", "0007_audit_log")]
     operations = [migrations.RunSQL(SCHEMA.read_text(), migrations.RunSQL.noop)]
