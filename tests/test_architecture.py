@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEMA = "\n".join(path.read_text() for path in sorted((ROOT / "costapp/storage").glob("schema*.sql")))
+SCHEMA = "".join(path.read_text() for path in sorted((ROOT / "costapp/storage").glob("schema*.sql")))
 
 # layer -> what it may import beside the standard library and itself. Prefixes; the rest is forbidden.
 LAYERS = {

@@ -13,7 +13,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_alerts.sql
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0006_project_token_rules'),
+        ('costapp', '0008_gpu_samples'),
     ]
 
     operations = [
