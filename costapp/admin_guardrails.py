@@ -19,8 +19,9 @@ class GuardrailAdmin(Audited, ProjectScoped):
     fieldsets = (
         (None, {"fields": ("project", "name", "enabled")}),
         ("When", {"fields": ("per", "metric", "limit_value", "minutes", "feature", "environment")}),
-        ("Then", {"fields": ("action", "hold_minutes", "level")}),
+        ("Then", {"fields": ("action", "hold_minutes", "level", "channels")}),
     )
+    filter_horizontal = ("channels",)
     actions = ("switch_on", "switch_off")
 
     @admin.display(description="what it does")

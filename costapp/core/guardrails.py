@@ -6,7 +6,7 @@ holds. Pure: the sums come from storage, the clock from the caller.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ MAX_MINUTES = 120
 LATE = timedelta(minutes=15)
 #: Clocks of apps may be ahead by so much; what lies further in the future is not looked at.
 AHEAD = timedelta(hours=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Per(StrEnum):
@@ -98,7 +99,7 @@ class Crossing(NamedTuple):
     """Calls of one subject that, with those in the window before them, reached the limit."""
 
     subject: str
-    first_at: datetime  #: start of the first such call in reach
+    first_at: datetime  #: start of the first such call in reach, after those of the last incident
     last_at: datetime  #: start of the last one
     value: int  #: the largest sum within the window
 
@@ -144,7 +145,7 @@ def follow(guardrail: Guardrail, before: Incident | None, crossing: Crossing, no
 
 def alert_key(guardrail: Guardrail, incident: Incident) -> str:
     """The same for every sight of one incident, another one for the next."""
-    window = int(incident.opened_at.timestamp() * 1000)
+    window = (incident.opened_at - _EPOCH) // timedelta(microseconds=1)
     return f"guardrail/{guardrail.id}/{guardrail.per}/{incident.subject}/{window}"
 
 

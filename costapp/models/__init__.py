@@ -1,22 +1,16 @@
 """The control plane: what people configure. The data plane is SQL in ``costapp.storage``."""
 
 from costapp.models.audit import AuditEntry
-<<<<<<< HEAD
-from costapp.models.guardrail import Guardrail
-=======
 from costapp.models.channel import Channel, Silence
->>>>>>> main
+from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
 
 __all__ = [
     "AuditEntry",
-<<<<<<< HEAD
-    "Guardrail",
-=======
     "Channel",
->>>>>>> main
+    "Guardrail",
     "IngestKey",
     "LedgerCheck",
     "Membership",

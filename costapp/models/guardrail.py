@@ -8,8 +8,10 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from costapp.core import guardrails
+from costapp.core.alerts import Level
 from costapp.core.guardrails import MAX_MINUTES
 from costapp.core.money import NANO_PER_USD
+from costapp.models.channel import Channel, levels
 from costapp.models.project import Project
 
 MAX_HOLD_MINUTES = 24 * 60
@@ -32,11 +34,6 @@ class Guardrail(models.Model):
     class Action(models.TextChoices):
         WARN = "warn", "Warn"
         BLOCK = "block", "Block: apps that ask the guard are told to stop"
-
-    class Level(models.TextChoices):
-        INFO = "info", "Info"
-        WARNING = "warning", "Warning"
-        CRITICAL = "critical", "Critical"
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="guardrails")
     name = models.CharField(max_length=100, help_text="What messages call it, for example Runaway session.")
@@ -73,7 +70,11 @@ class Guardrail(models.Model):
         ],
         help_text="How long the answer holds after the last call that was too many. Empty: as long as the window.",
     )  # fmt: skip
-    level = models.CharField(max_length=10, choices=Level, default=Level.WARNING)
+    level = models.CharField(max_length=10, choices=levels, default=Level.WARNING)
+    channels = models.ManyToManyField(
+        Channel, blank=True, related_name="guardrails",
+        help_text="Who is told, at once and once per incident. None: it only shows on the page Alerts.",
+    )  # fmt: skip
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -120,5 +121,5 @@ class Guardrail(models.Model):
 #: What a new project begins with: told on the Alerts page, blocks nothing. docs/guardrails.md says why.
 FIRST: dict[str, Any] = {
     "name": "Runaway session", "per": Guardrail.Per.SESSION, "metric": Guardrail.Metric.CALLS,
-    "limit_value": Decimal(300), "minutes": 5, "action": Guardrail.Action.WARN, "level": Guardrail.Level.WARNING,
+    "limit_value": Decimal(300), "minutes": 5, "action": Guardrail.Action.WARN, "level": Level.WARNING,
 }  # fmt: skip

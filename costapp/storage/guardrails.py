@@ -85,11 +85,16 @@ class Rule(NamedTuple):
     channels: tuple[int, ...]
 
 
-_LIMIT = "case rule.metric when 'cost' then rule.limit_value * 1000000000 else rule.limit_value end"
+#: What ``guardrail_of`` reads, of a costapp_guardrail called rule.
+RULE_COLUMNS = """
+    rule.id, rule.project_id, rule.name, rule.per, rule.metric,
+    (case rule.metric when 'cost' then rule.limit_value * 1000000000 else rule.limit_value end)::bigint,
+    rule.minutes, coalesce(rule.hold_minutes, rule.minutes), rule.action, rule.feature, rule.environment
+"""
 _RULES = f"""
-select rule.id, rule.project_id, rule.name, rule.per, rule.metric, ({_LIMIT})::bigint, rule.minutes,
-       coalesce(rule.hold_minutes, rule.minutes), rule.action, rule.feature, rule.environment, rule.level, project.slug,
-       array(select channel_id from costapp_guardrail_channels chosen where chosen.guardrail_id = rule.id order by 1)
+select rule.level, project.slug, project.time_zone,
+       array(select channel_id from costapp_guardrail_channels chosen where chosen.guardrail_id = rule.id order by 1),
+       {RULE_COLUMNS}
 from costapp_guardrail rule join costapp_project project on project.id = rule.project_id
 where rule.project_id = %s and rule.enabled order by rule.id
 """
@@ -97,14 +102,13 @@ where rule.project_id = %s and rule.enabled order by rule.id
 
 def rules(conn: Connection, project_id: int) -> list[Rule]:
     """The project's guardrails that are switched on."""
-    found = []
-    for row in conn.execute(_RULES, (project_id,)):
-        *fields, level, slug, time_zone, channel_ids = row
-        found.append(Rule(_guardrail(fields), level, slug, time_zone, tuple(channel_ids)))
-    return found
+    return [
+        Rule(guardrail_of(fields), level, slug, time_zone, tuple(channel_ids))
+        for level, slug, time_zone, channel_ids, *fields in conn.execute(_RULES, (project_id,))
+    ]
 
 
-def _guardrail(fields: Sequence[Any]) -> Guardrail:
+def guardrail_of(fields: Sequence[Any]) -> Guardrail:
     number, project_id, name, per, metric, limit, minutes, hold, action, feature, environment = fields
     return Guardrail(
         number, project_id, name, Per(per), Metric(metric), limit, minutes, hold, Action(action), feature, environment
@@ -132,12 +136,17 @@ and start_at > %(from_at)s and start_at <= %(to_at)s{filters}
 # subjects leave here, without being sorted by time.
 _LIKELY = "select {subject} {calls} group by 1 having sum({value}) >= %(limit)s order by 1"
 _SLIDING = """
-select subject, min(start_at), max(start_at), max(total)::bigint from (
+select subject, coalesce(min(start_at) filter (where start_at > known.crossed_to or known.crossed_to is null),
+                         max(start_at)), max(start_at), max(total)::bigint
+from (
     select {subject} as subject, start_at,
            sum({value}) over (partition by {subject} order by start_at
                               range between %(window)s preceding and current row) as total
     {calls}
-) sliding where total >= %(limit)s and start_at > %(counts_from)s group by subject order by subject
+) sliding
+left join (select subject, crossed_to from guard_state
+           where project_id = %(project_id)s and guardrail_id = %(guardrail_id)s) known using (subject)
+where total >= %(limit)s and start_at > %(counts_from)s group by subject order by subject
 """
 
 
@@ -168,6 +177,7 @@ def _parameters(guardrail: Guardrail, subjects: Sequence[str], now: datetime) ->
     from_at = counts_from - guardrail.window
     return {
         "project_id": guardrail.project_id,
+        "guardrail_id": guardrail.id,
         "subjects": _values(guardrail.per, subjects),
         "from_at": from_at,
         "to_at": to_at,

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from costapp.core.guardrails import Action, Decision, Guardrail, Metric, Per, Standing, Stop
+from costapp.core.guardrails import Action, Decision, Standing, Stop
+from costapp.storage.guardrails import RULE_COLUMNS, guardrail_of
 
 Connection = psycopg.Connection[Any]
 
@@ -13,11 +14,8 @@ Connection = psycopg.Connection[Any]
 MAX_ROWS = 10_000
 
 _PROJECT = "select guard_fails_closed from costapp_project where id = %s"
-_LIMIT = "case rule.metric when 'cost' then rule.limit_value * 1000000000 else rule.limit_value end"
 _STOPS = f"""
-select rule.id, rule.project_id, rule.name, rule.per, rule.metric, ({_LIMIT})::bigint, rule.minutes,
-       coalesce(rule.hold_minutes, rule.minutes), rule.action, rule.feature, rule.environment,
-       state.subject, state.value, state.until
+select state.subject, state.value, state.until, {RULE_COLUMNS}
 from guard_state state join costapp_guardrail rule on rule.id = state.guardrail_id and rule.enabled
 where state.project_id = %(project_id)s and state.is_open and state.until > %(now)s
 order by state.until desc limit %(most)s
@@ -37,12 +35,8 @@ def load_standing(conn: Connection, project_id: int, *, now: datetime) -> Projec
     return ProjectStanding(Standing(stops), bool(row and row[0]))
 
 
-def _stop(*row: Any) -> Stop:
-    number, project_id, name, per, metric, limit, minutes, hold, action, feature, environment, *incident = row
-    subject, value, until = incident
-    guardrail = Guardrail(
-        number, project_id, name, Per(per), Metric(metric), limit, minutes, hold, Action(action), feature, environment
-    )
+def _stop(subject: str, value: int, until: datetime, *fields: Any) -> Stop:
+    guardrail = guardrail_of(fields)
     decision = Decision.BLOCK if guardrail.action is Action.BLOCK else Decision.WARN
-    reason = f"{guardrail.told(subject, value)} (guardrail {name})"
-    return Stop(per, subject, decision, reason, until, feature, environment)
+    reason = f"{guardrail.told(subject, value)} (guardrail {guardrail.name})"
+    return Stop(guardrail.per.value, subject, decision, reason, until, guardrail.feature, guardrail.environment)

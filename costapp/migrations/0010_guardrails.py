@@ -1,10 +1,12 @@
 """Guardrails as people set them, and the tables of storage/schema_guardrails.sql."""
 
-from decimal import Decimal
 from pathlib import Path
 
+import costapp.core.alerts
+import costapp.models.channel
 import django.core.validators
 import django.db.models.deletion
+from decimal import Decimal
 from django.db import migrations, models
 
 SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_guardrails.sql"
@@ -13,7 +15,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_guardrails
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0007_audit_log'),
+        ('costapp', '0009_alerts'),
     ]
 
     operations = [
@@ -36,8 +38,9 @@ class Migration(migrations.Migration):
                 ('environment', models.CharField(blank=True, help_text='For example production. Empty: any.', max_length=256, verbose_name='only environment')),
                 ('action', models.CharField(choices=[('warn', 'Warn'), ('block', 'Block: apps that ask the guard are told to stop')], default='warn', help_text='What apps that ask the guard are told. Nothing stands between an app and its provider: an app that does not ask is not stopped.', max_length=10, verbose_name='answer')),
                 ('hold_minutes', models.PositiveSmallIntegerField(blank=True, help_text='How long the answer holds after the last call that was too many. Empty: as long as the window.', null=True, validators=[django.core.validators.MinValueValidator(1, 'At least one minute.'), django.core.validators.MaxValueValidator(1440, 'At most a day (1440 minutes).')], verbose_name='for minutes')),
-                ('level', models.CharField(choices=[('info', 'Info'), ('warning', 'Warning'), ('critical', 'Critical')], default='warning', max_length=10)),
+                ('level', models.CharField(choices=costapp.models.channel.levels, default=costapp.core.alerts.Level['WARNING'], max_length=10)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('channels', models.ManyToManyField(blank=True, help_text='Who is told, at once and once per incident. None: it only shows on the page Alerts.', related_name='guardrails', to='costapp.channel')),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='guardrails', to='costapp.project')),
             ],
             options={
