@@ -5,7 +5,7 @@ nothing. Crossing the limit begins an incident, which lasts until nothing has cr
 holds. Pure: the sums come from storage, the clock from the caller.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeVar
@@ -197,7 +197,7 @@ class Allowance(NamedTuple):
     """A budget's standing in its current period, for one subject."""
 
     name: str
-    scope: Mapping[str, str]  #: {} = the whole project
+    scope: Mapping[str, Collection[str]]  #: dimension -> its values; {} = the whole project
     limit_nano: int
     spent_nano: int
     period_end: datetime
@@ -209,7 +209,7 @@ class Allowance(NamedTuple):
         return max(0, self.limit_nano - self.spent_nano)
 
     def concerns(self, question: Mapping[str, str]) -> bool:
-        return all(question.get(name) == value for name, value in self.scope.items())
+        return all(question.get(name) in values for name, values in self.scope.items())
 
 
 class Answer(NamedTuple):
@@ -229,8 +229,9 @@ class Standing:
             self._stops.setdefault((stop.per, stop.subject), []).append(stop)
         self._allowances: dict[tuple[str, str], list[Allowance]] = {}
         for allowance in allowances:
-            place = next(iter(sorted(allowance.scope.items())), ("", ""))
-            self._allowances.setdefault(place, []).append(allowance)
+            name = min(allowance.scope, default="")
+            for value in allowance.scope.get(name, ("",)):
+                self._allowances.setdefault((name, value), []).append(allowance)
 
     def answer(self, question: Mapping[str, str], now: datetime) -> Answer:
         """The strictest of what concerns the question; of equal ones the one that lasts longest."""

@@ -102,7 +102,11 @@ stops = st.builds(
     decision=st.sampled_from([Decision.WARN, Decision.BLOCK]), reason=st.text(max_size=5), until=moments,
     feature=names, environment=names,
 )  # fmt: skip
-scopes = st.dictionaries(st.sampled_from(["feature", "user", "team", "model"]), st.sampled_from(["a", "b"]), max_size=2)
+scopes = st.dictionaries(
+    st.sampled_from(["feature", "user", "team", "model"]),
+    st.frozensets(st.sampled_from(["a", "b"]), min_size=1),
+    max_size=2,
+)
 allowances = st.builds(
     Allowance, name=st.text(max_size=5), scope=scopes, limit_nano=st.integers(0, 10**12),
     spent_nano=st.integers(0, 2 * 10**12), period_end=moments, decision=st.sampled_from(Decision),
