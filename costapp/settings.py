@@ -159,11 +159,19 @@ else:
         "socket_keepalive": True,
     }
 
+# --- alerts (costapp.services.alerts)
+
+# A message waits this long for others of its group, and this long after the group's last message.
+ALERT_GROUP_WAIT_S = env.number("COSTAPP_ALERT_GROUP_WAIT_S", 30)
+ALERT_GROUP_INTERVAL_S = env.number("COSTAPP_ALERT_GROUP_INTERVAL_S", 300)
+
 # --- how long data is kept (the job is costapp.services.retention)
 
 KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)
 KEEP_CONTENT_DAYS = env.number("COSTAPP_KEEP_CONTENT_DAYS", 7, least=1)
 KEEP_CHARGES_DAYS = env.number("COSTAPP_KEEP_CHARGES_DAYS", 400, least=31)
+KEEP_GPU_SAMPLES_DAYS = env.number("COSTAPP_KEEP_GPU_SAMPLES_DAYS", 30, least=2)
+KEEP_AUDIT_DAYS = env.number("COSTAPP_KEEP_AUDIT_DAYS", 1100, least=90)
 
 # --- log: one line per event on standard output
 

@@ -1,7 +1,20 @@
 """The control plane: what people configure. The data plane is SQL in ``costapp.storage``."""
 
+from costapp.models.audit import AuditEntry
+from costapp.models.channel import Channel, Silence
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
 
-__all__ = ["IngestKey", "LedgerCheck", "Membership", "PriceList", "Project", "RateSet", "RepriceRun"]
+__all__ = [
+    "AuditEntry",
+    "Channel",
+    "IngestKey",
+    "LedgerCheck",
+    "Membership",
+    "PriceList",
+    "Project",
+    "RateSet",
+    "RepriceRun",
+    "Silence",
+]
