@@ -3,10 +3,10 @@
 A *reading* is what a metric was in one window. ``badness`` turns it into one integer in which more is worse, whatever
 the condition, so the machine below knows only thresholds:
 
-    badness >= critical   critical              both for as long as the rule asks
-    badness >= warning    warning
+    badness >  critical   critical              both for as long as the rule asks
+    badness >  warning    warning
     between clear and the lowest threshold      nothing changes: no flapping
-    badness <  clear      calm; enough calm readings in a row end the alert
+    badness <= clear      calm; enough calm readings in a row end the alert
 
 A reading is judged once: its end is remembered, so a repeated, late or recomputed reading changes nothing.
 """
@@ -60,7 +60,7 @@ class Rule(NamedTuple):
     minimum_requests: int = 0
     no_data: NoData = NoData.OK
     lasting: timedelta = timedelta()  #: beyond a threshold for this long before it counts
-    calm_readings: int = 1  #: so many in a row below ``clear`` end an alert
+    calm_readings: int = 1  #: so many in a row at or below ``clear`` end an alert
     remind_every: timedelta | None = None
 
 
@@ -88,7 +88,7 @@ class State(NamedTuple):
     opened_at: datetime | None = None
     worse: Severity = Severity.OK  #: a higher severity that has not lasted long enough yet
     worse_since: datetime | None = None
-    calm: int = 0  #: readings in a row below clear
+    calm: int = 0  #: readings in a row at or below clear
     lower: int = 0  #: readings in a row that would be of a lower severity
     told_at: datetime | None = None
     end: datetime | None = None  #: the last window judged
@@ -146,10 +146,15 @@ def of_threshold(typed: int, condition: Condition) -> int:
     return -typed if condition is Condition.BELOW else typed
 
 
+def usual_clear(lowest: int) -> int:
+    """Where an alert ends unless the rule says otherwise: a tenth of the threshold away from it."""
+    return lowest - abs(lowest) // 10
+
+
 def severity_of(bad: int, rule: Rule) -> Severity:
-    if rule.critical is not None and bad >= rule.critical:
+    if rule.critical is not None and bad > rule.critical:
         return Severity.CRITICAL
-    if rule.warning is not None and bad >= rule.warning:
+    if rule.warning is not None and bad > rule.warning:
         return Severity.WARNING
     return Severity.OK
 
@@ -180,7 +185,7 @@ def step(state: State, reading: Reading, rule: Rule, now: datetime) -> tuple[Sta
 def _judged(state: State, reading: Reading, rule: Rule, out: list[Transition]) -> State:
     bad = badness(reading, rule)
     if bad is not None:
-        return _settled(state, reading.end, rule, severity_of(bad, rule), bad < rule.clear, out)
+        return _settled(state, reading.end, rule, severity_of(bad, rule), bad <= rule.clear, out)
     if rule.no_data is NoData.OK:  # nothing, or too little to say: as if nothing were wrong
         return _settled(state, reading.end, rule, Severity.OK, True, out)
     if rule.no_data is NoData.ALERT and reading.requests == 0:

@@ -25,6 +25,7 @@ class Status(NamedTuple):
     rule_id: int
     evaluated_end: datetime
     evaluated_at: datetime
+    started_at: datetime
     value: int | None
     worst: str
     requests: int
@@ -57,8 +58,8 @@ def projects_with_rules(conn: Connection) -> list[int]:
 
 
 _STATUSES = """
-select rule_id, evaluated_end, evaluated_at, value, worst, requests, subjects, beyond, open_alerts, fingerprint, recent,
-       known
+select rule_id, evaluated_end, evaluated_at, started_at, value, worst, requests, subjects, beyond, open_alerts,
+       fingerprint, recent, known
 from rule_status where project_id = %s
 """
 
@@ -127,11 +128,12 @@ def forget_rules(conn: Connection, project_id: int, rule_ids: Sequence[int]) -> 
 
 
 _WRITE_STATUS = """
-insert into rule_status (project_id, rule_id, evaluated_end, evaluated_at, value, worst, requests, subjects, beyond,
-                         open_alerts, fingerprint, recent, known)
+insert into rule_status (project_id, rule_id, evaluated_end, evaluated_at, started_at, value, worst, requests,
+                         subjects, beyond, open_alerts, fingerprint, recent, known)
 select %(project_id)s, fresh.* from jsonb_to_recordset(%(rows)s) as fresh (
-    rule_id bigint, evaluated_end timestamptz, evaluated_at timestamptz, value bigint, worst text, requests bigint,
-    subjects int, beyond int, open_alerts int, fingerprint text, recent bigint[], known text[])
+    rule_id bigint, evaluated_end timestamptz, evaluated_at timestamptz, started_at timestamptz, value bigint,
+    worst text, requests bigint, subjects int, beyond int, open_alerts int, fingerprint text, recent bigint[],
+    known text[])
 order by fresh.rule_id
 on conflict (project_id, rule_id) do update set
     evaluated_end = excluded.evaluated_end, evaluated_at = excluded.evaluated_at, value = excluded.value,
@@ -143,7 +145,7 @@ on conflict (project_id, rule_id) do update set
 
 def write_statuses(conn: Connection, project_id: int, rows: Iterable[Status]) -> None:
     values = [
-        {**row._asdict(), "evaluated_end": row.evaluated_end.isoformat(), "evaluated_at": row.evaluated_at.isoformat()}
+        {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row._asdict().items()}
         for row in rows
     ]
     if values:
@@ -157,6 +159,11 @@ def write_pulse(conn: Connection, project_id: int, pulse: Pulse) -> None:
         on conflict (project_id) do update set evaluated_at = excluded.evaluated_at, took_us = excluded.took_us,
             rules = excluded.rules, subjects = excluded.subjects, beyond = excluded.beyond"""
     conn.execute(sql, (project_id, *pulse))
+
+
+def touch_pulse(conn: Connection, project_id: int, now: datetime) -> None:
+    """Evaluation ran and found nothing due."""
+    conn.execute("update rule_pulse set evaluated_at = %s where project_id = %s", (now, project_id))
 
 
 def pulse(conn: Connection, project_id: int) -> Pulse | None:

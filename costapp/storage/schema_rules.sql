@@ -19,6 +19,7 @@ create table rule_state (
 create table rule_status (
     evaluated_end timestamptz not null,      -- end of the last window judged, for all subjects
     evaluated_at  timestamptz not null,
+    started_at    timestamptz not null,      -- when this was first watched; part of the keys of its alerts
     value       bigint,                      -- of the worst subject, in base units; null = unknown
     requests    bigint not null,
     subjects    int    not null,             -- judged
