@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.evaluate_rules import evaluate_rules
 from costapp.services.guardrails.judge import judge
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
@@ -76,3 +77,9 @@ def retention() -> None:
 def verify_ledger() -> None:
     with _connection() as conn:
         verify_and_publish(conn)
+
+
+@shared_task(name="costapp.evaluate_rules")
+def evaluate_alert_rules() -> None:
+    with _connection() as conn:
+        evaluate_rules(conn)

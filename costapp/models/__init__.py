@@ -6,8 +6,10 @@ from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
+from costapp.models.rule import AlertRule
 
 __all__ = [
+    "AlertRule",
     "AuditEntry",
     "Channel",
     "Guardrail",

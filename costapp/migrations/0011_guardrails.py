@@ -15,7 +15,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_guardrails
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0009_alerts'),
+        ('costapp', '0010_rules'),
     ]
 
     operations = [
