@@ -12,7 +12,8 @@ from collectors.counters import GAUGES, HELP, HISTOGRAMS, PREFIX
 ROOT = Path(__file__).resolve().parents[2]
 DOC = (ROOT / "docs/collectors.md").read_text()
 REASON = re.compile(
-    r'(?:Refusal\(\s*[A-Z_]+,|unavailable\(|bad_data\()\s*"([a-z_]+)"|odd\["([a-z_]+)"\]|else "(wrong_key)"|reason="([a-z_]+)"'
+    r'(?:Refusal\(\s*[A-Z_]+,|unavailable\(|bad_data\()\s*"([a-z_]+)"|odd\["([a-z_]+)"\]|else "(wrong_key)"'
+    r'|reason="([a-z_]+)"'
 )
 
 
