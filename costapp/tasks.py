@@ -10,6 +10,7 @@ from django.conf import settings
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
 from costapp.services.verify_ledger import verify_and_publish
@@ -44,6 +45,12 @@ def attribute(group: int) -> None:
 def rollup() -> None:
     with _connection() as conn:
         recompute_dirty(conn, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.budgets")
+def budgets() -> None:
+    with _connection() as conn:
+        evaluate_due(conn, budget_s=BUDGET_S)
 
 
 @shared_task(name="costapp.compact_ingest_log")

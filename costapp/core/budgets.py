@@ -123,3 +123,13 @@ def _covers(higher: Threshold, lower: Threshold) -> bool:
     if higher.basis is lower.basis:
         return higher.percent > lower.percent
     return higher.basis is Basis.ACTUAL and higher.percent >= lower.percent
+
+
+#: What a budget can be for, besides the whole project: the dimensions of reports but for the session.
+BUDGET_DIMENSIONS: Mapping[str, str] = {
+    "feature": "feature", "team": "team", "user": "user", "model": "model", "environment": "environment",
+    "provider": "provider", "service": "service", "workload": "workload", "variant": "variant",
+    "prompt_version": "prompt version",
+}  # fmt: skip
+#: Users are summed per day and feature only: a budget for each user can be narrowed by nothing else.
+FILTERS_OF_EACH_USER = frozenset({"feature"})

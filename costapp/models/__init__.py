@@ -1,6 +1,7 @@
 """The control plane: what people configure. The data plane is SQL in ``costapp.storage``."""
 
 from costapp.models.audit import AuditEntry
+from costapp.models.budget import Budget
 from costapp.models.channel import Channel, Silence
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
@@ -8,6 +9,7 @@ from costapp.models.project import IngestKey, Membership, Project
 
 __all__ = [
     "AuditEntry",
+    "Budget",
     "Channel",
     "IngestKey",
     "LedgerCheck",
