@@ -94,10 +94,10 @@ def forecast(
     if not any(days) and not today_nano:
         return Forecast(None, None, None, Trust.NONE, "Nothing has been spent yet that a forecast could rest on.")
     scale = max(1, (sum(days) + today_nano) // (len(days) + 1))
-    ratios = [cost / scale for cost in days]
+    ratios = [_ratio(cost, scale) for cost in days]
     first_weekday = (today_weekday - len(days)) % 7
     weights = _weights(ratios, first_weekday)
-    level = _level(ratios, first_weekday, weights, today=(today_nano / scale, today_weekday, today_share))
+    level = _level(ratios, first_weekday, weights, today=(_ratio(today_nano, scale), today_weekday, today_share))
     expected = tuple(
         Expected(each.start_at, each.end_at, _amount(scale, level * weights[each.weekday] * each.share))
         for each in coming
@@ -122,6 +122,10 @@ def runs_out_at(limit_nano: int, spent_nano: int, expected: Sequence[Expected]) 
             return each.start_at + timedelta(microseconds=span // timedelta(microseconds=1) * left // each.cost_nano)
         left -= each.cost_nano
     return None
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole
 
 
 def _amount(amount: int, ratio: float) -> int:

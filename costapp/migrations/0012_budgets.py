@@ -13,7 +13,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_budgets.sq
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0009_alerts'),
+        ('costapp', '0011_guardrails'),
     ]
 
     operations = [
