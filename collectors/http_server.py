@@ -16,6 +16,8 @@ from collectors.errors import (
     bad_data,
     too_large,
 )  # fmt: skip
+from collectors.guard import PATH as GUARD_PATH
+from collectors.guard import Guard
 from collectors.ingest import REMOTE_WRITE, Ingest, Request
 from collectors.limits import Hold
 
@@ -42,6 +44,7 @@ Headers = list[tuple[str, str]]
 class HttpApp:
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
+        self.guard = Guard(ingest.settings, ingest.keys, ingest.counters)
         self.in_flight = 0
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -66,9 +69,13 @@ class HttpApp:
 
     async def _route(self, scope: Any, protocol: Any, is_json: bool) -> tuple[int, Headers, bytes]:
         path = scope.path.rstrip("/") or "/"
+        if path == GUARD_PATH and scope.method in {"GET", "HEAD"}:
+            return await self.guard.respond(scope)
         if path in _PAGES:
             return await self._page(scope, path)
         signal = METRICS if path == _REMOTE_WRITE else _PATHS.get(path)
+        if path == GUARD_PATH:
+            raise Refusal(WRONG_METHOD, "wrong_method", "Use GET.")
         if signal is None and path != _SCORES:
             raise Refusal(NOT_FOUND, "not_found", _NOTHING_HERE)
         if scope.method != "POST":
@@ -127,7 +134,7 @@ class HttpApp:
         if refusal.retry_after:
             headers.append(("retry-after", str(refusal.retry_after)))
         if refusal.kind is WRONG_METHOD:
-            headers.append(("allow", "POST"))
+            headers.append(("allow", refusal.message.removeprefix("Use ").removesuffix(".")))
         body = f"{refusal.message}\n".encode() if is_text else refusal.body(json=is_json)
         return refusal.kind.http_status, headers, body
 

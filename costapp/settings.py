@@ -159,6 +159,13 @@ else:
         "socket_keepalive": True,
     }
 
+# --- alerts (costapp.services.alerts)
+
+# A message waits this long for others of its group, and this long after the group's last message.
+ALERT_GROUP_WAIT_S = env.number("COSTAPP_ALERT_GROUP_WAIT_S", 30)
+ALERT_GROUP_INTERVAL_S = env.number("COSTAPP_ALERT_GROUP_INTERVAL_S", 300)
+RULE_SUBJECTS = env.number("COSTAPP_RULE_SUBJECTS", 1000, least=1)
+
 # --- how long data is kept (the job is costapp.services.retention)
 
 KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)

@@ -186,7 +186,7 @@ def test_only_tables_about_the_whole_instance_have_no_project():
     with connection.cursor() as cursor:
         cursor.execute("select table_name from information_schema.columns where column_name = 'project_id'")
         with_project = {table for (table,) in cursor.fetchall()}
-    assert set(tables) - with_project == {"retention_horizon", "sign_in_failure"}
+    assert set(tables) - with_project == {"retention_horizon", "sign_in_failure", "heartbeat"}
 
 
 @pytest.mark.django_db
