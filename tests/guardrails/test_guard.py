@@ -26,7 +26,7 @@ PATH = "/api/v1/guard"
 
 @pytest.fixture(scope="module")
 def collector(database_url):
-    process = Collector(database_url, COSTAPP_GUARD_STALE_SECONDS="2")
+    process = Collector(database_url, COSTAPP_GUARD_STALE_SECONDS="2", COSTAPP_GUARD_PER_SECOND="0")
     yield process
     code, log = process.stop()
     assert code == 0, log
@@ -201,7 +201,7 @@ def test_while_the_database_is_away_the_project_decides_and_it_recovers(
     project.guard_fails_closed = closed
     project.save()
     with Proxy(conn) as proxy:
-        collector = Collector(proxy.url(database_url), COSTAPP_GUARD_STALE_SECONDS="1")
+        collector = Collector(proxy.url(database_url), COSTAPP_GUARD_STALE_SECONDS="1", COSTAPP_GUARD_PER_SECOND="0")
         try:
             assert ask(collector, key).json == {
                 "decision": "allow", "reason": "", "known": True, "retry_after": None, "budget": None,
