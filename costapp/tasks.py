@@ -7,9 +7,13 @@ from contextlib import contextmanager
 import psycopg
 from celery import shared_task
 from django.conf import settings
+from django.utils import timezone
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.evaluate_budgets import evaluate_due
+from costapp.services.evaluate_rules import evaluate_rules
+from costapp.services.guardrails.judge import judge
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
 from costapp.services.verify_ledger import verify_and_publish
@@ -46,6 +50,18 @@ def rollup() -> None:
         recompute_dirty(conn, budget_s=BUDGET_S)
 
 
+@shared_task(name="costapp.budgets")
+def budgets() -> None:
+    with _connection() as conn:
+        evaluate_due(conn, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.judge_guardrails")
+def judge_guardrails() -> None:
+    with _connection() as conn:
+        judge(conn, now=timezone.now())
+
+
 @shared_task(name="costapp.compact_ingest_log")
 def compact_log() -> None:
     with _connection() as conn:
@@ -68,3 +84,9 @@ def retention() -> None:
 def verify_ledger() -> None:
     with _connection() as conn:
         verify_and_publish(conn)
+
+
+@shared_task(name="costapp.evaluate_rules")
+def evaluate_alert_rules() -> None:
+    with _connection() as conn:
+        evaluate_rules(conn)
