@@ -12,18 +12,20 @@ earlier ones.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from anomaly.detect_calendar import timestamps
 from anomaly.detect_channels import CHANNELS, COLUMNS, INDEX, Array, Kind
-from anomaly.detect_learn import FEW_DAYS, HISTORY_DAYS, OF_CHANNEL, learn, oddness
+from anomaly.detect_learn import FEW_DAYS, HISTORY_DAYS, OF_CHANNEL, learn, new_normals, oddness
 from anomaly.detect_novelty import Novelty
 from anomaly.detect_rows import on_grid
 from anomaly.detect_today import Today, one_day
 
+Rows = pd.DataFrame | Mapping[str, Any]
 THRESHOLD = 6.25
 # When several channels are odd, the first of these explains the others: retries raise requests per user, a loop
 # misses the cache, a cheaper cache share raises the cost per request.
@@ -31,13 +33,6 @@ EXPLAINS = (
     "retries", "price", "idle", "capacity", "silence", "load", "misses",
     "requests", "prompt", "answer", "unit_cost", "cost",
 )  # fmt: skip
-
-
-class Meta(Protocol):
-    """A mapping with timezone, step_seconds and metric."""
-
-    def __getitem__(self, key: str, /) -> Any: ...
-    def get(self, key: str, default: Any = None, /) -> Any: ...
 
 
 class Verdicts(NamedTuple):
@@ -49,17 +44,18 @@ class Verdicts(NamedTuple):
     expected: Array  # of the value; NaN while nothing is known
     low: Array  # the band: where the worst hour of most days stays
     high: Array
-    cold: Any  # bool per row: too little history, the band is wide
+    cold: NDArray[np.bool_]  # too little history, the band is wide
+    new_normal: Array  # at the first row of a day on which growth is to be said once: how many times; else NaN
 
 
-def make(meta: Meta) -> "Detector | Novelty":
+def make(meta: Mapping[str, Any]) -> "Detector | Novelty":
     return Detector(meta) if meta.get("metric") else Novelty(meta)
 
 
 class Detector:
     """Judges unit figures against the series' own past, by local hour and day of the week."""
 
-    def __init__(self, meta: Meta) -> None:
+    def __init__(self, meta: Mapping[str, Any]) -> None:
         self.meta = meta
         self.timezone = str(meta["timezone"])
         self.step_seconds = float(meta["step_seconds"])
@@ -69,13 +65,14 @@ class Detector:
 
     # --- a whole series
 
-    def scores(self, frame: pd.DataFrame | Mapping[str, Any]) -> Array:
+    def scores(self, frame: Rows) -> Array:
         grid = on_grid(frame, self.timezone, self.step_seconds)
         learned, seen = learn(grid.rows, self.metric, grid.calendar)
         steps = oddness(learned, seen.statistics, grid.calendar.day, grid.calendar.slot)
-        return np.maximum(steps.max(axis=0), learned.leak[grid.calendar.day]).clip(0)[grid.place]
+        worst: Array = np.maximum(steps.max(axis=0), learned.leak[grid.calendar.day]).clip(0)
+        return worst[grid.place]
 
-    def explain(self, frame: pd.DataFrame | Mapping[str, Any]) -> Verdicts:
+    def explain(self, frame: Rows) -> Verdicts:
         grid = on_grid(frame, self.timezone, self.step_seconds)
         learned, seen = learn(grid.rows, self.metric, grid.calendar)
         day, slot = grid.calendar.day, grid.calendar.slot
@@ -94,6 +91,7 @@ class Detector:
             low=np.fmin(band[:, 0], expected)[place],
             high=np.fmax(band[:, 1], expected)[place],
             cold=(learned.known_days[day] < FEW_DAYS)[place],
+            new_normal=np.where(np.diff(day, prepend=-1) > 0, new_normals(learned)[day], np.nan)[place],
         )
 
     # --- one row at a time
@@ -131,13 +129,13 @@ class Detector:
         return {"history": {name: list(column) for name, column in self._history.items()}}
 
     @classmethod
-    def restore(cls, meta: Meta, state: Mapping[str, Any]) -> "Detector":
+    def restore(cls, meta: Mapping[str, Any], state: Mapping[str, Any]) -> "Detector":
         detector = cls(meta)
         detector._history = {name: list(column) for name, column in state["history"].items()}
         return detector
 
 
-def learn_today(meta: Meta, history: pd.DataFrame | Mapping[str, Any], second: float) -> Today:
+def learn_today(meta: Mapping[str, Any], history: Rows, second: float) -> Today:
     """What the local day of `second` is to be compared with, from rows before `second` (those of the day included)."""
     step = float(meta["step_seconds"])
     length = len(history["timestamp"])
@@ -157,7 +155,7 @@ def learn_today(meta: Meta, history: pd.DataFrame | Mapping[str, Any], second: f
 
 def per_channel(steps: Array) -> Array:
     """(channels, rows): the worst of each channel's windows."""
-    return np.stack([steps[OF_CHANNEL == i].max(axis=0) for i in range(len(CHANNELS))])
+    return np.stack([steps[i == OF_CHANNEL].max(axis=0) for i in range(len(CHANNELS))])
 
 
 def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
@@ -168,5 +166,7 @@ def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
     odd = min(THRESHOLD, worst)
     for name in EXPLAINS:
         if steps[INDEX[name]] >= odd:
-            return CHANNELS[INDEX[name]].kind, name
+            kind = CHANNELS[INDEX[name]].kind
+            traffic_left = kind is Kind.SILENCE and steps[INDEX["idle"]] > 0
+            return (Kind.IDLE_GPU if traffic_left else kind), name
     return Kind.SLOW_LEAK, "prompt"

@@ -43,6 +43,6 @@ def calendar_of(times: pd.DatetimeIndex, timezone: str, step_seconds: float) -> 
         days=days,
         slots=slots,
         first=first.date(),
-        weekend=np.asarray(dates.dayofweek >= 5),
+        weekend=np.asarray(dates.day_of_week >= 5),
         month_start=np.asarray(dates.day == 1),
     )

@@ -5,8 +5,8 @@ requests per user, retries per request, share of the prompt that missed the cach
 channel, as a logarithm, so that twice the usual is the same distance on a cheap feature and on a dear one.
 
 A row is `value` and side columns (all optional, NaN = unknown): requests, users, input_tokens, output_tokens,
-cached_tokens, retries, gpu_util. `value` is read by the series' metric: `feature_cost` (money), `cost_per_1k` (money per
-1,000 requests) or `gpu_idle_cost` (money for capacity that is paid for and not used).
+cached_tokens, retries, gpu_util. `value` is read by the series' metric: `feature_cost` (money), `cost_per_1k` (money
+per 1,000 requests) or `gpu_idle_cost` (money for capacity that is paid for and not used).
 """
 
 from enum import StrEnum
@@ -21,8 +21,8 @@ COLUMNS = ("value", "requests", "users", "input_tokens", "output_tokens", "cache
 # Below these, a share does not matter: a retry in fifty requests, a twentieth of the prompt.
 RETRY_SHARE = 0.02
 MISS_SHARE = 0.05
-# Users grow slower than requests: busy hours are busy per user as well. One exponent for all series: learnt ones wander,
-# and each change of theirs looks like a change of the series (docs/decisions/anomaly-detector.md).
+# Users grow slower than requests: busy hours are busy per user as well. One exponent for all series: learnt ones
+# wander, and each change of theirs looks like a change of the series (docs/decisions/anomaly-detector.md).
 USER_EXPONENT = 1.25
 
 
@@ -43,23 +43,24 @@ class Kind(StrEnum):
 
 
 class Channel(NamedTuple):
-    """One watched figure. More of it is worse; `spread` is the least spread it is believed to have, in log units."""
+    """One watched figure. More of it is worse; spreads are in log units."""
 
     name: str
     kind: Kind
     windows: tuple[int, ...]  # means over so many hours are judged
-    spread: float
+    spread: float  # the least it is believed to have
+    counting: float = 1.0  # spread that one request (for load: one user) alone would give it
     sudden: bool = False  # must stand out from the last days as well, not only from the season: growth is no spike
 
 
 CHANNELS = (
-    Channel("price", Kind.LEVEL_SHIFT, (1, 3, 24), 0.05),
+    Channel("price", Kind.LEVEL_SHIFT, (1, 3, 24), 0.05, 0.0),
     Channel("retries", Kind.RETRY_STORM, (1, 3, 8), 0.30),
-    Channel("load", Kind.RUNAWAY_LOOP, (1, 3, 8, 24), 0.06),
-    Channel("misses", Kind.CACHE_STOPPED, (1, 3, 8, 24), 0.12),
+    Channel("load", Kind.RUNAWAY_LOOP, (1, 3, 8, 24), 0.06, USER_EXPONENT),
+    Channel("misses", Kind.CACHE_STOPPED, (1, 3, 8, 24), 0.12, 0.5),
     Channel("silence", Kind.SILENCE, (1, 3), 0.40, sudden=True),
-    Channel("idle", Kind.IDLE_GPU, (1, 3, 8, 24), 0.15),
-    Channel("capacity", Kind.OVERPROVISIONED, (3, 8, 24), 0.20),
+    Channel("idle", Kind.IDLE_GPU, (1, 3, 8, 24), 0.15, 0.0),
+    Channel("capacity", Kind.OVERPROVISIONED, (3, 8, 24), 0.20, 0.0),
     Channel("requests", Kind.SPIKE, (1, 3), 0.30, sudden=True),
     Channel("prompt", Kind.BIGGER_REQUESTS, (3, 8, 24), 0.35),
     Channel("answer", Kind.BIGGER_REQUESTS, (3, 8, 24), 0.35),
@@ -82,7 +83,9 @@ def spend(rows: dict[str, Array], metric: str) -> Array:
 
 def meters(rows: dict[str, Array]) -> Array:
     """(rows, 3) uncached, cached and output tokens: what money is charged for."""
-    return np.stack([rows["input_tokens"] - rows["cached_tokens"], rows["cached_tokens"], rows["output_tokens"]], axis=1)
+    return np.stack(
+        [rows["input_tokens"] - rows["cached_tokens"], rows["cached_tokens"], rows["output_tokens"]], axis=1
+    )
 
 
 def channel_values(rows: dict[str, Array], metric: str, prices: Array, day: NDArray[np.int64]) -> Array:

@@ -18,6 +18,7 @@ LEVEL_DAYS = 4
 PRICE_DAYS = 28
 EXTREME_DAYS = 28  # daily worst values that say how odd is odd
 USUAL_QUANTILE, BAD_QUANTILE = 0.5, 0.85
+FIRST_ROWS, FIRST_KNOWN = 24, 6  # the first day is compared with the rows before
 FEW_DAYS = 5  # with fewer worst values than this a series is cold: wide bands
 MONTH_START_DAYS, MONTH_START_HOURS, MONTH_STARTS = 2, 3, 2
 MEMORY_WEIGHT = 1.2
@@ -25,13 +26,15 @@ MEMORY_WEIGHT = 1.2
 LEAK_SHAPE_DAYS = 28
 LEAK_DAYS, LEAK_GAP, LEAK_REFERENCE, LEAK_EXTREMES = 5, 6, 21, 30
 LEAK_QUANTILES = (0.15, 0.3, 0.5)
-LEAK_SPREAD = 0.024
+LEAK_SPREAD, LEAK_STEPS = 0.024, 2.5
+GROWN, GROWN_SAID_DAYS = 1.4, 28  # requests at this many times the season's for days are the new normal, said once
 HISTORY_DAYS = 120  # what the above needs, one on top of the other
 
 STATISTICS = tuple((i, hours) for i, channel in enumerate(CHANNELS) for hours in channel.windows)
 OF_CHANNEL = np.array([i for i, _ in STATISTICS])
-SPREAD = np.array([CHANNELS[i].spread for i, _ in STATISTICS])
 SUDDEN = np.array([channel.sudden for channel in CHANNELS])
+COUNTING = np.array([channel.counting for channel in CHANNELS])
+LEAST_SPREAD = np.array([channel.spread for channel in CHANNELS])
 
 
 class Learned(NamedTuple):
@@ -94,7 +97,8 @@ def fit_prices(used: Array, money: Array) -> Array:
         normal = (relative * weight[:, None]).T @ relative + 1e-6 * len(money) * np.eye(3)
         price = np.linalg.solve(normal, (relative * weight[:, None]).sum(axis=0))
         weight = 1 / np.maximum(np.abs(relative @ price - 1), 0.01)
-    return np.maximum(price, 0) / size
+    fitted: Array = np.maximum(price, 0) / size
+    return fitted
 
 
 def by_slot(values: Array, calendar: Calendar) -> Array:
@@ -126,13 +130,14 @@ def smooth(base: Array, width: int) -> Array:
     with np.errstate(invalid="ignore"):
         known = np.isfinite(around)
         total = sliding_window_view(np.where(known, around, 0), 2 * reach + 1, axis=-1).sum(-1)
-        return total / sliding_window_view(known, 2 * reach + 1, axis=-1).sum(-1)
+        mean: Array = total / sliding_window_view(known, 2 * reach + 1, axis=-1).sum(-1)
+    return mean
 
 
-def running_median(values: Array, count: int = 24) -> Array:
+def running_median(values: Array, count: int = FIRST_ROWS) -> Array:
     """(channels, rows) median of the rows before: what the first day has instead of a season."""
     before = np.concatenate([np.full((len(values), count), np.nan), values[:, :-1]], axis=1)
-    return quantiles(sliding_window_view(before, count, axis=1), (0.5,))[0]
+    return quantiles(sliding_window_view(before, count, axis=1), (0.5,), least=FIRST_KNOWN)[0]
 
 
 def residuals(values: Array, base: Array, day: Ints, slot: Ints) -> Array:
@@ -140,9 +145,19 @@ def residuals(values: Array, base: Array, day: Ints, slot: Ints) -> Array:
     return values - base[day, :, slot].T
 
 
-def excesses(residual: Array, level: Array, day: Ints) -> Array:
-    """Distance that counts: for sudden channels the smaller of that from the season and that from the last days."""
-    return np.where(SUDDEN[:, None], np.minimum(residual, residual - level[day].T), residual)
+def excesses(residual: Array, level: Array, rows: dict[str, Array], usual_requests: Array) -> Array:
+    """(channels, rows) distance that counts. `level` is of the same shape, `usual_requests` (rows,) a logarithm.
+
+    For sudden channels it is the smaller of the distance from the season and that from the last days. A figure of
+    three requests says little: distances shrink as counting noise outgrows a channel's least spread. Silence is
+    weighed by the requests that were to be expected.
+    """
+    excess = np.where(SUDDEN[:, None], np.minimum(residual, residual - level), residual)
+    count = np.tile(rows["requests"], (len(excess), 1))
+    count[INDEX["load"]] = rows["users"]
+    count[INDEX["silence"]] = np.exp(usual_requests)
+    noise = (COUNTING / LEAST_SPREAD)[:, None] ** 2 / np.where(count > 0, count, np.inf)
+    return excess / np.sqrt(1 + noise)
 
 
 def window_means(excess: Array, steps_per_hour: int) -> Array:
@@ -184,7 +199,7 @@ def learn_extremes(statistics: Array, calendar: Calendar) -> tuple[Array, Array]
     middle, bad = quantiles(worst, (USUAL_QUANTILE, BAD_QUANTILE))
     known = np.isfinite(worst).sum(axis=-1)
     middle = np.maximum(np.nan_to_num(middle), 0)
-    step = np.maximum(np.maximum(np.nan_to_num(bad) - middle, 0.25 * middle), 0.5 * SPREAD[:, None])
+    step = np.maximum(np.maximum(np.nan_to_num(bad) - middle, 0.25 * middle), 0.5 * LEAST_SPREAD[OF_CHANNEL, None])
     cold = 1 + 0.5 * np.maximum(FEW_DAYS - known, 0)
     return middle.T, (step * cold).T
 
@@ -199,7 +214,9 @@ def learn_month_starts(statistics: Array, calendar: Calendar) -> Array:
         for earlier in starts[max(0, n - MONTH_STARTS) : n]:
             seen = np.nan_to_num(table[:, earlier : earlier + MONTH_START_DAYS])
             flat = np.pad(seen.reshape(len(STATISTICS), -1), ((0, 0), (reach, reach)))
-            around = sliding_window_view(flat, 2 * reach + 1, axis=1).max(-1).reshape(len(STATISTICS), -1, calendar.slots)
+            around = (
+                sliding_window_view(flat, 2 * reach + 1, axis=1).max(-1).reshape(len(STATISTICS), -1, calendar.slots)
+            )
             days = slice(start, min(start + around.shape[1], calendar.days))
             memory[days] = np.maximum(memory[days], around.transpose(1, 2, 0)[: days.stop - days.start])
     return memory * MEMORY_WEIGHT
@@ -223,7 +240,8 @@ def learn_leak(prompt: Array, calendar: Calendar) -> Array:
     shift = np.min([a - b for a, b in zip(now, then, strict=True)], axis=0)
     settled = np.concatenate([np.full(3, np.nan), shift])[: calendar.days]
     noise = quantiles(past_days(np.abs(settled), LEAK_EXTREMES), (0.75,), least=5)[0]
-    return np.nan_to_num(shift / np.maximum(np.nan_to_num(noise) / 2.5, LEAK_SPREAD))
+    found: Array = np.nan_to_num(shift / np.maximum(np.nan_to_num(noise) / LEAK_STEPS, LEAK_SPREAD))
+    return found
 
 
 class Seen(NamedTuple):
@@ -232,6 +250,19 @@ class Seen(NamedTuple):
     values: Array  # (channels + 1, rows) channels, then the value itself
     excess: Array  # (channels, rows)
     statistics: Array  # (statistics, rows)
+
+
+def new_normals(learned: Learned) -> Array:
+    """(days,) how many times as many requests as three weeks before, on the day this is to be said; else NaN.
+
+    Growth that comes with its users is no incident. It is worth one sentence.
+    """
+    said = np.full(len(learned.level), np.nan)
+    last = -GROWN_SAID_DAYS
+    for day, level in enumerate(learned.level[:, INDEX["requests"]]):
+        if level >= np.log(GROWN) and day - last >= GROWN_SAID_DAYS and learned.known_days[day] >= EXTREME_DAYS:
+            said[day], last = np.exp(level), day
+    return said
 
 
 def learn(rows: dict[str, Array], metric: str, calendar: Calendar) -> tuple[Learned, Seen]:
@@ -251,7 +282,7 @@ def learn(rows: dict[str, Array], metric: str, calendar: Calendar) -> tuple[Lear
         quantiles(past_days(daily(reduce, off, calendar), EXTREME_DAYS), (share,))[0][0]
         for reduce, share in ((np.fmin, 1 - BAD_QUANTILE), (np.fmax, BAD_QUANTILE))
     ], axis=1)  # fmt: skip
-    excess = excesses(residual[:-1], level[:, :-1], day)
+    excess = excesses(residual[:-1], level[day, :-1].T, rows, base[day, INDEX["requests"], slot])
     statistics = window_means(excess, per_hour)
     usual_worst, scale = learn_extremes(statistics, calendar)
     seen = np.isfinite(daily(np.fmax, residual[-1:], calendar))[0]

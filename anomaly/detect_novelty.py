@@ -170,7 +170,11 @@ class Novelty:
 
     def _unlike_other_days(self, width: float) -> float:
         """Distance from the most similar moment at this time of the last days; 0 before there is one."""
-        lags = self.lags if self.lags[-1] <= self.rows else self.lags[: int(np.searchsorted(self.lags, self.rows, "right"))]
+        lags = (
+            self.lags
+            if self.lags[-1] <= self.rows
+            else self.lags[: int(np.searchsorted(self.lags, self.rows, "right"))]
+        )
         if not len(lags):
             return 0.0
         apart = self.means[self.rows] - self.means[self.rows - lags]

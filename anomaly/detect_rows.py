@@ -1,7 +1,7 @@
 """Rows of a series on a regular grid of time steps. What is missing is unknown (NaN), never zero."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ class Grid(NamedTuple):
     begin: pd.Timestamp
 
 
-def on_grid(frame: Mapping[str, object], timezone: str, step_seconds: float) -> Grid:
+def on_grid(frame: pd.DataFrame | Mapping[str, Any], timezone: str, step_seconds: float) -> Grid:
     """Sort by time, close gaps with unknown rows; of two rows of one step the later given counts."""
     times = timestamps(frame["timestamp"])
     begin = times.min()

@@ -10,11 +10,21 @@ import numpy as np
 import pandas as pd
 
 from anomaly.detect_calendar import calendar_of
-from anomaly.detect_channels import CHANNELS, COLUMNS, Array, channel_values, log
-from anomaly.detect_learn import STATISTICS, Learned, excesses, oddness, window_steps
+from anomaly.detect_channels import CHANNELS, COLUMNS, INDEX, Array, channel_values, log
+from anomaly.detect_learn import (
+    FIRST_KNOWN,
+    FIRST_ROWS,
+    STATISTICS,
+    Learned,
+    excesses,
+    oddness,
+    quantiles,
+    window_steps,
+)
 
 TAIL_HOURS = 24  # the longest window; also what a first day is compared with
 ONLY_DAY = np.zeros(1, dtype=np.int64)
+UNKNOWN = {name: np.full(1, np.nan) for name in COLUMNS}
 
 
 class Today:
@@ -30,8 +40,10 @@ class Today:
         calendar = calendar_of(times, timezone, step_seconds)
         self.slots = calendar.slot[calendar.day == 0]
         self.per_hour = max(1, calendar.slots // 24)
-        self.values = np.full((len(CHANNELS) + 1, 0), np.nan)  # of the last hours: channels, then the value itself
-        self.excess = np.full((len(CHANNELS), 0), np.nan)
+        self.values = np.full(
+            (len(CHANNELS) + 1, FIRST_ROWS), np.nan
+        )  # of the last hours: channels, then the value itself
+        self.excess = np.full((len(CHANNELS), 1), np.nan)
         self.filled = 0  # steps of the day that have been judged or passed
 
     @property
@@ -42,7 +54,8 @@ class Today:
     def remember(self, values: Array, excess: Array) -> None:
         """The hours before the day, oldest first."""
         keep = TAIL_HOURS * self.per_hour
-        self.values, self.excess = values[:, -keep:], excess[:, -keep:]
+        self.values = np.concatenate([self.values, values], axis=1)[:, -keep:]
+        self.excess = np.concatenate([self.excess, excess], axis=1)[:, -keep:]
 
     def takes(self, second: float) -> bool:
         """Whether the row is of this day and later than those judged."""
@@ -52,10 +65,10 @@ class Today:
         """Score of the row, and how odd each statistic is. Steps between it and the last row are unknown."""
         step = int((second - self.begin) // self.step_seconds)
         for _ in range(self.filled, step):
-            self._push(np.full(len(CHANNELS) + 1, np.nan), 0)
+            self._push(np.full(len(CHANNELS) + 1, np.nan), UNKNOWN, 0)
         rows = {name: np.array([row[name]]) for name in COLUMNS}
         channels = channel_values(rows, self.metric, self.learned.prices, ONLY_DAY)[:, 0]
-        self._push(np.append(channels, log(rows["value"])), int(self.slots[step]))
+        self._push(np.append(channels, log(rows["value"])), rows, int(self.slots[step]))
         self.filled = step + 1
         slot = self.slots[step : step + 1]
         steps = oddness(self.learned, self._means()[:, None], ONLY_DAY, slot)[:, 0]
@@ -68,14 +81,13 @@ class Today:
         low, high = self.learned.band[0]
         return float(np.exp(usual)), float(np.exp(usual + np.fmin(low, 0))), float(np.exp(usual + np.fmax(high, 0)))
 
-    def _push(self, values: Array, slot: int) -> None:
+    def _push(self, values: Array, rows: dict[str, Array], slot: int) -> None:
         residual = values - self.learned.base[0, :, slot]
-        recent = self.values[:-1, -24:]
-        if recent.shape[1] and not np.isfinite(residual).all():
-            known = np.isfinite(recent)
-            middle = [np.median(line[ok]) if ok.any() else np.nan for line, ok in zip(recent, known, strict=True)]
-            residual[:-1] = np.where(np.isfinite(residual[:-1]), residual[:-1], values[:-1] - np.array(middle))
-        excess = excesses(residual[:-1, None], self.learned.level[:, :-1], ONLY_DAY)
+        if not np.isfinite(residual).all():
+            middle = quantiles(self.values[:, -FIRST_ROWS:], (0.5,), least=FIRST_KNOWN)[0]
+            residual = np.where(np.isfinite(residual), residual, values - middle)
+        usual_requests = self.learned.base[:1, INDEX["requests"], slot]
+        excess = excesses(residual[:-1, None], self.learned.level[0, :-1, None], rows, usual_requests)
         keep = TAIL_HOURS * self.per_hour
         self.values = np.concatenate([self.values, values[:, None]], axis=1)[:, -keep:]
         self.excess = np.concatenate([self.excess, excess], axis=1)[:, -keep:]
@@ -110,4 +122,4 @@ class Today:
 
 def one_day(learned: Learned, day: int) -> Learned:
     """The slice of one day, with a day axis of length one."""
-    return Learned(*(array[day : day + 1].copy() for array in learned))
+    return Learned(**{name: array[day : day + 1].copy() for name, array in learned._asdict().items()})
