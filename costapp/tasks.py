@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.detect_anomalies import detect_anomalies
 from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.evaluate_rules import evaluate_rules
 from costapp.services.guardrails.judge import judge
@@ -90,3 +91,9 @@ def verify_ledger() -> None:
 def evaluate_alert_rules() -> None:
     with _connection() as conn:
         evaluate_rules(conn)
+
+
+@shared_task(name="costapp.detect_anomalies")
+def find_anomalies() -> None:
+    with _connection() as conn:
+        detect_anomalies(conn)

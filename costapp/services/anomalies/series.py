@@ -1,0 +1,180 @@
+"""All watched series of a project, and what the detector says about each."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import psycopg
+
+from anomaly.budget import threshold_for
+from anomaly.detect import Detector, Verdicts
+from anomaly.detect_channels import Kind
+from anomaly.incidents import Incident, incidents
+from costapp.storage.reports.anomaly_cells import Cell, watched_series
+from costapp.storage.reports.cells import Grain, Scope
+
+Connection = psycopg.Connection[Any]
+
+HOUR = timedelta(hours=1)
+#: What is watched beside the whole project.
+DIMENSIONS = ("feature", "model", "team", "environment")
+#: Which series of several that show the same money tells the story: the first of these.
+TELLING = ("feature", "team", "model", "environment", "")
+#: In a series of many features, tokens and cost per call move with the mix: only these channels mean something.
+MIXED_CHANNELS = frozenset({"cost", "requests", "silence", "retries"})
+#: Kinds of which too little money is the point.
+TOO_LITTLE = frozenset({Kind.SILENCE, Kind.IDLE_GPU})
+
+
+class Limits(NamedTuple):
+    """Settings of detection."""
+
+    series: int
+    history: timedelta
+    least_nano: int  # incidents about less money are not kept
+    alerts_per_week: float
+
+
+class Course(NamedTuple):
+    """A series around an incident, for its chart: hours, cost and the band. None = unknown."""
+
+    at: list[str]
+    cost_nano: list[int | None]
+    expected_nano: list[int | None]
+    low_nano: list[int | None]
+    high_nano: list[int | None]
+
+
+class Odd(NamedTuple):
+    """One incident of one series."""
+
+    dimension: str
+    value: str
+    start_at: datetime
+    odd_at: datetime
+    peak_at: datetime
+    end_at: datetime  # end of the last odd hour
+    incident: Incident
+    actual_nano: int
+    course: Course
+
+    @property
+    def above_nano(self) -> int:
+        return self.incident.above_expected_nano
+
+    @property
+    def subject(self) -> dict[str, str]:
+        return {self.dimension: self.value} if self.dimension else {}
+
+    def overlaps(self, other: "Odd", slack: timedelta) -> bool:
+        return self.start_at < other.end_at + slack and other.start_at < self.end_at + slack
+
+
+class Judged(NamedTuple):
+    odd: list[Odd]
+    series: int
+    beyond: int
+
+
+def judge_series(
+    conn: Connection, project_id: int, zone: str, first: datetime, until: datetime, since: datetime, limits: Limits
+) -> Judged:
+    """Incidents of all series that lasted until ``since`` or later. ``until`` is the 5-minute edge that is whole.
+
+    The hour that is still filling is judged as the sixty minutes before ``until``.
+    """
+    hour = until.replace(minute=0, second=0, microsecond=0)
+    start = max(first, hour - limits.history)
+    scope = Scope(project_id, zone, start, hour, Grain.HOUR)
+    tail = until if until > hour else None
+    found = watched_series(conn, scope, DIMENSIONS, tail_until=tail, limit=limits.series)
+    hours = [start + HOUR * i for i in range((hour - start) // HOUR + (tail is not None))]
+    by_series: dict[tuple[str, str], dict[datetime, Cell]] = defaultdict(dict)
+    for cell in found.cells:
+        by_series[cell.dimension, cell.value][cell.bucket_at] = cell
+    threshold = threshold_for(limits.alerts_per_week, len(by_series))
+    odd = []
+    for (dimension, value), cells in sorted(by_series.items()):
+        own = [at for at in hours if at >= min(cells)]
+        odd += [
+            each
+            for each in _odd(dimension, value, own, [cells.get(at) for at in own], zone, threshold)
+            if each.end_at > since and _matters(each, limits.least_nano)
+        ]
+    return Judged(odd, len(by_series), found.beyond)
+
+
+def _odd(
+    dimension: str, value: str, hours: list[datetime], cells: list[Cell | None], zone: str, threshold: float
+) -> list[Odd]:
+    costs = [0 if cell is None else cell.known_cost_nano for cell in cells]
+    detector = Detector({"timezone": zone, "step_seconds": 3600, "metric": "feature_cost"})
+    verdicts = detector.explain(_frame(hours, cells, costs))
+    found = incidents([at.timestamp() for at in hours], costs, _meaningful(dimension, verdicts), threshold)
+    return [_told(dimension, value, hours, costs, verdicts, incident) for incident in found]
+
+
+def _frame(hours: list[datetime], cells: list[Cell | None], costs: Sequence[int | None]) -> dict[str, Any]:
+    """The columns of the detector. An hour without calls is a zero, not a gap: the sums are whole."""
+    known = [cell or Cell("", "", hours[0], 0, 0, 0, 0, 0, 0, 0, 0, 0) for cell in cells]
+    return {
+        "timestamp": hours,
+        "value": [np.nan if cost is None else cost for cost in costs],
+        "requests": [cell.requests for cell in known],
+        "input_tokens": [cell.input_tokens + cell.cache_read_tokens + cell.cache_write_tokens for cell in known],
+        "cached_tokens": [cell.cache_read_tokens for cell in known],
+        "output_tokens": [cell.output_tokens + cell.reasoning_tokens for cell in known],
+        "retries": [cell.retries for cell in known],
+    }
+
+
+def _meaningful(dimension: str, verdicts: Verdicts) -> Verdicts:
+    if dimension == "feature":
+        return verdicts
+    telling = np.array([channel in MIXED_CHANNELS for channel in verdicts.channel], dtype=bool)
+    return verdicts._replace(score=np.where(telling, verdicts.score, 0.0))
+
+
+def _matters(odd: Odd, least_nano: int) -> bool:
+    amount = -odd.above_nano if odd.incident.kind in TOO_LITTLE else odd.above_nano
+    return amount >= least_nano
+
+
+#: Hours drawn before and after an incident, and at most in all.
+_BEFORE, _AFTER, _DRAWN = 36, 12, 240
+
+
+def _told(
+    dimension: str,
+    value: str,
+    hours: list[datetime],
+    costs: list[int | None],
+    verdicts: Verdicts,
+    incident: Incident,
+) -> Odd:
+    first, stop = max(0, incident.start - _BEFORE), min(len(hours), incident.end + 1 + _AFTER)
+    shown = range(first, min(stop, first + _DRAWN))
+    course = Course(
+        [hours[i].isoformat() for i in shown],
+        [costs[i] for i in shown],
+        [_nano(verdicts.expected[i]) for i in shown],
+        [_nano(verdicts.low[i]) for i in shown],
+        [_nano(verdicts.high[i]) for i in shown],
+    )
+    return Odd(
+        dimension,
+        value,
+        hours[incident.start],
+        hours[incident.first_odd],
+        hours[incident.peak],
+        hours[incident.end] + HOUR,
+        incident,
+        sum(costs[i] or 0 for i in range(incident.start, incident.end + 1)),
+        course,
+    )
+
+
+def _nano(estimate: Any) -> int | None:
+    return int(np.rint(estimate)) if np.isfinite(estimate) else None
