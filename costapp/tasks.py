@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
 
 import psycopg
 from celery import shared_task
@@ -10,6 +12,9 @@ from django.conf import settings
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.deliver import Courier
+from costapp.services.digest import queue_digests
+from costapp.services.heartbeat import check_heartbeats
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
 from costapp.services.verify_ledger import verify_and_publish
@@ -68,3 +73,24 @@ def retention() -> None:
 def verify_ledger() -> None:
     with _connection() as conn:
         verify_and_publish(conn)
+
+
+@cache
+def courier() -> Courier:
+    """The sending threads of this worker process; made after it was forked."""
+    return Courier(
+        lambda: connect(settings.DATABASE_URL, application_name="costapp-courier"), lambda: datetime.now(UTC)
+    )
+
+
+@shared_task(name="costapp.notify")
+def notify() -> None:
+    with _connection() as conn:
+        check_heartbeats(conn, datetime.now(UTC))
+        courier().deliver_due(conn, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.digests")
+def digests() -> None:
+    with _connection() as conn:
+        queue_digests(conn, datetime.now(UTC))
