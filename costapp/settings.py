@@ -165,6 +165,7 @@ else:
 # A message waits this long for others of its group, and this long after the group's last message.
 ALERT_GROUP_WAIT_S = env.number("COSTAPP_ALERT_GROUP_WAIT_S", 30)
 ALERT_GROUP_INTERVAL_S = env.number("COSTAPP_ALERT_GROUP_INTERVAL_S", 300)
+RULE_SUBJECTS = env.number("COSTAPP_RULE_SUBJECTS", 1000, least=1)
 # Beyond this many messages an hour, a channel gets one for everything, at the distance above.
 ALERT_MESSAGES_PER_HOUR = env.number("COSTAPP_ALERT_MESSAGES_PER_HOUR", 30, least=1)
 ALERT_RETRY_HOURS = env.number("COSTAPP_ALERT_RETRY_HOURS", 24, least=1)
@@ -190,6 +191,12 @@ if EMAIL_SECURITY not in {"starttls", "tls", "none"}:
 EMAIL_USE_TLS, EMAIL_USE_SSL = EMAIL_SECURITY == "starttls", EMAIL_SECURITY == "tls"
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("COSTAPP_EMAIL_FROM", "Costapp <costapp@localhost>")
+
+# --- budgets (services.evaluate_budgets)
+
+BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
+BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
+BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
 # --- how long data is kept (the job is costapp.services.retention)
 

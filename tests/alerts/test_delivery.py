@@ -11,6 +11,7 @@ from hashlib import sha256
 
 import psycopg
 import pytest
+from django.db import connections
 
 from costapp.core.alerts import Fact, Level, Source
 from costapp.models import Channel, Project, Silence
@@ -321,6 +322,7 @@ def test_two_workers_at_once_send_each_message_once(conn, project, receiver, clo
             while rows(own, "select count(*) from notification where state = 'pending'") != [0]:
                 courier.deliver_due(own, budget_s=10)
         courier.pool.shutdown()
+        connections.close_all()
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
