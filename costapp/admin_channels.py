@@ -154,9 +154,8 @@ class AppriseForm(ChannelForm):
     secrets = ("url",)
     url = SecretField(
         label="Apprise address",
-        help_text="For example pagerduty://… or discord://…; appriseit.com/services says what yours looks like. Allowed: "
-        + ", ".join(sorted(apprise_channel.SERVICES))
-        + ".",
+        help_text="For example pagerduty://… or discord://…; appriseit.com/services says what yours looks like. "
+        f"Allowed: {', '.join(sorted(apprise_channel.SERVICES))}.",
     )
 
     def clean_url(self) -> str:

@@ -118,8 +118,9 @@ class Notification(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
     channel = models.ForeignKey(
-        Channel, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", help_text="Where it goes."
-    )
+        Channel, null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+",
+        help_text="Where it goes. Empty: the channel was deleted.",
+    )  # fmt: skip
     dedupe_key = models.TextField("event", help_text="Key of the alert, and what happened to it.")
     state = models.TextField(
         choices=[(name, name.capitalize()) for name in ("pending", "sent", "failed", "suppressed")]

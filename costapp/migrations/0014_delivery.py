@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0012_budgets'),
+        ('costapp', '0013_budget_blocks'),
     ]
 
     operations = [
