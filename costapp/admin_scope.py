@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import ForeignKey, Q, QuerySet
+from django.db.models import ForeignKey, ManyToManyField, Q, QuerySet
 from django.http import HttpRequest
 
 from costapp.models import Membership, Project
@@ -37,6 +37,15 @@ class ProjectScoped(admin.ModelAdmin):
             if isinstance(related, ProjectScoped):
                 kwargs["queryset"] = related.get_queryset(request)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_manytomany(self, db_field: ManyToManyField, request: HttpRequest, **kwargs: Any) -> Any:
+        """Only what is theirs can be chosen."""
+        related = self.admin_site._registry.get(db_field.related_model)
+        if isinstance(related, ProjectScoped):
+            kwargs["queryset"] = related.get_queryset(request)
+        elif "project" in {field.name for field in db_field.related_model._meta.get_fields()}:
+            kwargs["queryset"] = db_field.related_model._base_manager.filter(project__in=owned_projects(request))
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Filters by relation name every project there is: only for those who may see them all."""
