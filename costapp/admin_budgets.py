@@ -12,12 +12,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from costapp.admin_audit import Audited
+from costapp.admin_budget_form import BudgetForm
 from costapp.admin_scope import ProjectScoped
 from costapp.models import Budget
 from costapp.services import budget_words
 from costapp.storage import budgets as store
 from costapp.web import format as fmt
-from costapp.web.budget_form import BudgetForm
 from costapp.web.budgets import bar
 
 
@@ -64,7 +64,7 @@ class BudgetAdmin(Audited, ProjectScoped):
             "fields": ("amount_nano", "period", "rolling_days", "carry_over", "starts_on", "ends_on"),
             "description": "Days, weeks and months begin at midnight in the project's time zone.",
         }),
-        ("Who is told", {"fields": ("thresholds", "channels", "owner", "note")}),
+        ("Who is told", {"fields": ("thresholds", "channels", "blocks", "owner", "note")}),
     )  # fmt: skip
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:

@@ -117,6 +117,10 @@ class Budget(models.Model):
         "tell at", default=default_thresholds, blank=True, validators=[validate_thresholds],
         help_text="Shares of the limit, reached by spend or by the forecast of the period.",
     )  # fmt: skip
+    blocks = models.BooleanField(
+        "block when spent", default=False,
+        help_text="Apps that ask the guard are told to stop once all of it is spent, until the period ends.",
+    )  # fmt: skip
     channels = models.ManyToManyField(
         Channel, blank=True, related_name="budgets", help_text="Who is told. None: only the pages say it."
     )

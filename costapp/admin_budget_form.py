@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from costapp.admin_scope import OneProjectForm
 from costapp.core.budgets import BUDGET_DIMENSIONS, Basis, Threshold
 from costapp.core.money import format_nano, parse_usd
 from costapp.models import Budget
@@ -94,7 +95,7 @@ class ThresholdsField(forms.CharField):
         return ", ".join(f"{'forecast ' if t.basis is Basis.FORECAST else ''}{t.percent} %" for t in pairs)
 
 
-class BudgetForm(forms.ModelForm):
+class BudgetForm(OneProjectForm):
     amount_nano = DollarsField(
         label="Amount in US dollars", help_text="Per period, for example 500 or 1,250.50. "
         "A change counts from now on, within the current period too.",
@@ -117,14 +118,5 @@ class BudgetForm(forms.ModelForm):
         model = Budget
         fields = (
             "project", "name", "enabled", "dimension", "values", "filters", "amount_nano", "period", "rolling_days",
-            "carry_over", "starts_on", "ends_on", "thresholds", "channels", "owner", "note",
+            "carry_over", "starts_on", "ends_on", "thresholds", "channels", "blocks", "owner", "note",
         )  # fmt: skip
-
-    def clean(self) -> dict[str, Any] | None:
-        """Nobody is told through a channel of another project."""
-        found = super().clean()
-        project, channels = self.cleaned_data.get("project"), self.cleaned_data.get("channels") or ()
-        foreign = [channel.name for channel in channels if project and channel.project_id != project.pk]
-        if foreign:
-            self.add_error("channels", f"{', '.join(foreign)} belongs to another project.")
-        return found
