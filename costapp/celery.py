@@ -33,6 +33,8 @@ SCHEDULE = {
     "attribute, even shards": Bell("costapp.attribute", every(1), 2, argument=0),
     "attribute, odd shards": Bell("costapp.attribute", every(1), 2, argument=1),
     "rollup": Bell("costapp.rollup", every(2), 4),
+    "notify": Bell("costapp.notify", every(2), 4),
+    "digests": Bell("costapp.digests", every(300), 300),
     "budgets": Bell("costapp.budgets", every(3), 6),
     "judge guardrails": Bell("costapp.judge_guardrails", every(2), 4),
     "alert rules": Bell("costapp.evaluate_rules", every(60), 55),

@@ -2,7 +2,7 @@
 
 from costapp.models.audit import AuditEntry
 from costapp.models.budget import Budget
-from costapp.models.channel import Channel, Silence
+from costapp.models.channel import Channel, Notification, Silence
 from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
@@ -18,6 +18,7 @@ __all__ = [
     "IngestKey",
     "LedgerCheck",
     "Membership",
+    "Notification",
     "PriceList",
     "Project",
     "RateSet",
