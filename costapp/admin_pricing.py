@@ -8,9 +8,11 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from costapp.admin_audit import Audited
 from costapp.admin_scope import ProjectScoped
 from costapp.core.money import format_nano
 from costapp.models import PriceList, RateSet, RepriceRun
+from costapp.services.audit import Action
 
 #: What may still change about a rate that is in the table.
 _MUTABLE = ("valid_to",)
@@ -22,7 +24,7 @@ def _is_own_page(request: HttpRequest, name: str) -> bool:
 
 
 @admin.register(PriceList)
-class PriceListAdmin(ProjectScoped):
+class PriceListAdmin(Audited, ProjectScoped):
     list_display = ("name", "project", "kind", "priority", "version", "imported_at", "rates_in_force")
     list_filter = ("kind", "project")
     search_fields = ("name", "source")
@@ -42,7 +44,7 @@ class PriceListAdmin(ProjectScoped):
 
 
 @admin.register(RateSet)
-class RateSetAdmin(ProjectScoped):
+class RateSetAdmin(Audited, ProjectScoped):
     project_path = "price_list__project"
     list_display = (
         "provider", "model", "service_tier", "batch", "prices", "valid_from", "valid_to", "price_list", "superseded_at",
@@ -65,7 +67,9 @@ class RateSetAdmin(ProjectScoped):
     def supersede(self, request: HttpRequest, chosen: QuerySet[RateSet]) -> None:
         reason = f"superseded by {request.user}"[:300]
         now = timezone.now()
-        count = chosen.filter(superseded_at=None).update(superseded_at=now, superseded_reason=reason, changed_at=now)
+        rates = chosen.filter(superseded_at=None)
+        values = {"superseded_at": now, "superseded_reason": reason, "changed_at": now}
+        count = self.audited_update(request, rates, Action.SUPERSEDED, **values)
         advice = "Run `manage.py reprice --dry-run` to see what that changes in history."
         self.message_user(request, f"{count} rates superseded. {advice}", messages.SUCCESS)
 

@@ -11,12 +11,14 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
+from costapp.admin_audit import Audited
 from costapp.admin_scope import ProjectScoped
-from costapp.models import IngestKey, Membership, Project
+from costapp.models import Guardrail, IngestKey, Membership, Project
+from costapp.services.audit import Action
 
 
 @admin.register(Project)
-class ProjectAdmin(ProjectScoped):
+class ProjectAdmin(Audited, ProjectScoped):
     project_path = ""
     list_display = ("name", "slug", "time_zone", "store_content", "created_at")
     search_fields = ("name", "slug")
@@ -35,10 +37,11 @@ class ProjectAdmin(ProjectScoped):
         return bool(request.user.is_superuser)
 
     def save_model(self, request: HttpRequest, obj: Project, form: Any, change: bool) -> None:
-        """Whoever makes a project owns it: otherwise nobody could see its pages."""
+        """Whoever makes a project owns it: otherwise nobody could see its pages. It has the first guardrail."""
         super().save_model(request, obj, form, change)
         if not change:
             Membership.objects.create(project=obj, user_id=request.user.pk, role=Membership.Role.OWNER)
+            Guardrail.give_first(obj)
 
 
 class MembershipForm(forms.ModelForm):
@@ -67,7 +70,7 @@ class MembershipForm(forms.ModelForm):
 
 
 @admin.register(Membership)
-class MembershipAdmin(ProjectScoped):
+class MembershipAdmin(Audited, ProjectScoped):
     list_display = ("user", "project", "role")
     list_filter = ("project", "role")
     list_select_related = ("user", "project")
@@ -86,7 +89,7 @@ class MembershipAdmin(ProjectScoped):
 
 
 @admin.register(IngestKey)
-class IngestKeyAdmin(ProjectScoped):
+class IngestKeyAdmin(Audited, ProjectScoped):
     list_display = ("name", "ending", "project", "created_at", "last_used_at", "expires_at", "revoked_at")
     list_filter = ("project", ("revoked_at", admin.EmptyFieldListFilter))
     list_select_related = ("project",)
@@ -100,7 +103,8 @@ class IngestKeyAdmin(ProjectScoped):
 
     @admin.action(description="Revoke: collectors refuse these keys within half a minute", permissions=["change"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[IngestKey]) -> None:
-        count = chosen.filter(revoked_at=None).update(revoked_at=timezone.now())
+        live = chosen.filter(revoked_at=None)
+        count = self.audited_update(request, live, Action.REVOKED, revoked_at=timezone.now())
         self.message_user(request, f"{count} keys revoked.", messages.SUCCESS)
 
     def get_readonly_fields(self, request: HttpRequest, obj: IngestKey | None = None) -> Any:

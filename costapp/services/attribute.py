@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
+from itertools import chain
 from typing import NamedTuple
 
 import psycopg
@@ -19,6 +20,7 @@ from costapp.core.calls import resolve
 from costapp.core.pricing import RateBook
 from costapp.core.token_rules import TokenRules
 from costapp.services.gather import Gatherer, TraceSet
+from costapp.services.guardrails.mark import mark_callers
 from costapp.storage import charges, outbox, partitions, traces
 from costapp.storage.charges import Booked, Key
 from costapp.storage.connection import RETRYABLE, require_autocommit
@@ -228,6 +230,7 @@ class _Batch:
         )  # fmt: skip
         charges.record(self._conn, project_id, revisions=changes.revisions)
         charges.mark_rollups(self._conn, project_id, touched=changes.touched)
+        mark_callers(self._conn, project_id, touched=changes.touched, nodes=chain.from_iterable(s.nodes for s in sets))
         return len(changes.touched)
 
     def _booked(self, project_id: int, sets: Sequence[TraceSet]) -> dict[Key, Booked]:

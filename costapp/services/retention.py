@@ -1,13 +1,13 @@
-"""How long data is kept. Partitions are made ahead and dropped whole; rows are never deleted one by one."""
+"""How long data is kept. Partitions are made ahead and dropped whole; only the audit log loses single rows."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import psycopg
 from django.conf import settings
 
-from costapp.storage import ingest_log, kinds, partitions
+from costapp.storage import audit, budgets, gpu_samples, ingest_log, kinds, notifications, partitions
 
 #: Partitions exist this far ahead; a machine that slept for a week still finds today's.
 DAYS_AHEAD = 14
@@ -21,6 +21,9 @@ class Keep(NamedTuple):
     span_content: int
     charge: int
     metric_point: int
+    gpu_sample: int = 30
+    gpu_gap: int = 30
+    engine_sample: int = 30
 
 
 def configured() -> Keep:
@@ -29,6 +32,9 @@ def configured() -> Keep:
         span_content=settings.KEEP_CONTENT_DAYS,
         charge=settings.KEEP_CHARGES_DAYS,
         metric_point=settings.KEEP_CHARGES_DAYS,
+        gpu_sample=settings.KEEP_GPU_SAMPLES_DAYS,
+        gpu_gap=settings.KEEP_GPU_SAMPLES_DAYS,
+        engine_sample=settings.KEEP_GPU_SAMPLES_DAYS,
     )
 
 
@@ -49,6 +55,12 @@ def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today
         dropped += partitions.drop_before(conn, table, day=today - timedelta(days=days))
     if horizon := partitions.horizon(conn, "charge"):
         kinds.drop_before(conn, day=horizon)
+    if horizon := partitions.horizon(conn, "gpu_sample"):
+        gpu_samples.drop_places_before(conn, day=horizon)
+    oldest_entry = datetime.combine(today - timedelta(days=settings.KEEP_AUDIT_DAYS), time(), UTC)
+    audit.drop_before(conn, at=oldest_entry)
+    notifications.prune(conn, datetime.combine(today - timedelta(days=settings.KEEP_ALERTS_DAYS), time(), UTC))
+    budgets.drop_before(conn, at=datetime.combine(today - timedelta(days=settings.KEEP_CHARGES_DAYS), time(), UTC))
     return dropped
 
 

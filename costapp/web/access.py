@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 
 from django.contrib.auth.decorators import login_required
 from django.db import connection
+from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
 
 from costapp.models import Membership, Project
+from costapp.services.audit import Values, record
 from costapp.storage.reports.sql import Connection
 
 RANKS = {Membership.Role.VIEWER: 0, Membership.Role.EDITOR: 1, Membership.Role.OWNER: 2}
@@ -36,6 +38,13 @@ class Visit:
         """Django's own psycopg connection: one connection per request for models and reports."""
         connection.ensure_connection()
         return connection.connection
+
+    def audit(
+        self, action: str, obj: Model | None, *, before: Values | None = None, after: Values | None = None
+    ) -> None:
+        """One entry in the audit log, by whoever looks at this page."""
+        address = self.request.META.get("REMOTE_ADDR", "")
+        record(self.project, self.request.user, action, obj, before, after, address=address)
 
     @property
     def may_edit(self) -> bool:

@@ -4,12 +4,14 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.contrib import messages
+from django.db import transaction
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from costapp.models import IngestKey
+from costapp.services.audit import Action
 from costapp.storage.reports import health as reports
 from costapp.web.access import Role, Visit, project_page
 from costapp.web.page import frame, show
@@ -85,15 +87,22 @@ def new_key(visit: Visit) -> HttpResponse:
             visit.request, f"A project can have {MOST_LIVE_KEYS} live keys. Revoke one that is no longer used."
         )
         return redirect("connect", slug=visit.project.slug)
-    _, plain = IngestKey.issue(visit.project, name)
+    with transaction.atomic():
+        key, plain = IngestKey.issue(visit.project, name)
+        visit.audit(Action.CREATED, key, after={"name": name})
     return guide(visit, first_time=False, key=plain)
 
 
 @require_POST
 @project_page(Role.OWNER)
 def revoke_key(visit: Visit, key_id: int) -> HttpResponse:
-    changed = visit.project.ingest_keys.filter(pk=key_id, revoked_at=None).update(revoked_at=timezone.now())
-    if not changed and not visit.project.ingest_keys.filter(pk=key_id).exists():
-        raise Http404
+    with transaction.atomic():
+        key = visit.project.ingest_keys.select_for_update().filter(pk=key_id).first()
+        if key is None:
+            raise Http404
+        if key.revoked_at is None:
+            key.revoked_at = timezone.now()
+            key.save(update_fields=["revoked_at"])
+            visit.audit(Action.REVOKED, key)
     messages.success(visit.request, "The key is revoked. Collectors refuse it within half a minute.")
     return redirect("connect", slug=visit.project.slug)
