@@ -29,6 +29,7 @@ HISTORY_DAYS = 28
 #: Rules are asked about each quarter of the past days.
 RULES_EVERY = timedelta(hours=6)
 _MONTH_DAYS = 30
+_CENT_NANO = NANO_PER_USD // 100
 
 #: name -> fields, and which share of the amount the last thirty days are (percent). Dimension and value "" = project.
 BUDGETS: Mapping[str, tuple[dict[str, Any], int]] = {
@@ -70,7 +71,7 @@ def watch_demo(conn: Connection, project: Project, *, now: datetime) -> bool:
         return False
     channel = Channel.objects.create(
         project=project, name="Finance (demo, switched off)", kind=Channel.Kind.EMAIL, enabled=False,
-        config={"recipients": ["finance@larkfield.example"]},
+        config={"to": ["finance@larkfield.example"]},
     )  # fmt: skip
     _set_guardrails(project)
     _set_rules(project)
@@ -173,7 +174,7 @@ def _days(project: Project, now: datetime, *, first: int, last: int) -> Scope:
 
 
 def _round_amount(nano: int, divisor: int) -> int:
-    """A round sum of money: three leading digits, at least a dollar."""
-    dollars = max(1, divide_half_up(nano, divisor * NANO_PER_USD))
-    step = 10 ** max(0, len(str(dollars)) - 3)
-    return max(1, divide_half_up(dollars, step)) * step * NANO_PER_USD
+    """A round sum of money: three leading digits, at least a cent."""
+    cents = max(1, divide_half_up(nano, divisor * _CENT_NANO))
+    step = 10 ** max(0, len(str(cents)) - 3)
+    return divide_half_up(cents, step) * step * _CENT_NANO
