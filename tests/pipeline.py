@@ -23,6 +23,7 @@ DATA_TABLES = (
     "shared_response", "odd_trace", "retention_horizon", "charge", "charge_kind", *DERIVED_TABLES[1:],
     "alert", "alert_event", "notification", "heartbeat",
     "gpu_device", "gpu_place", "gpu_sample", "gpu_gap", "engine_seen", "engine_sample", "dirty_gpu_hour",
+    "gpu_target", "gpu_call", "gpu_share", "gpu_hour_state", "gpu_hour", "gpu_model_hour", "gpu_use_hour", "gpu_setup",
 )  # fmt: skip
 
 

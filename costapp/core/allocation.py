@@ -125,6 +125,7 @@ class Split(NamedTuple):
 
     devices: list[DeviceHour]
     shares: Mapping[int, Ints]  #: per pool: nano-dollars of each call, in the order in which calls were given
+    prefill: Floats  #: which part of its share each call caused by its prompt, 0 to 1
     active: NDArray[np.bool_]  #: which calls touch the window
 
 
@@ -140,6 +141,7 @@ def split(
     clock = _Clock(clipped, weights, _moments(devices, start_us, end_us), (start_us, end_us))
     hours = [_device_hour(device, clock) for device in devices]
     shares: dict[int, Ints] = {}
+    prefill = np.zeros(len(order))
     for pool in sorted({device.pool for device in devices}):
         mine = [place for place, device in enumerate(devices) if device.pool == pool]
         total_nano = sum(hours[place].nano.attributed for place in mine)
@@ -148,11 +150,14 @@ def split(
             used_nano = min(total_nano, _capacity_nano(_work(calls, clipped, weights), weights, rates, total_nano))
             _return_unused(hours, mine, total_nano - used_nano)
             total_nano = used_nano
+        read, written = _claims(method, weights, calls, clipped, clock, rates)
+        claims = read + written
         shares[pool] = np.empty(len(order), np.int64)
-        shares[pool][order] = apportion(total_nano, _claims(method, weights, calls, clipped, clock, rates))
+        shares[pool][order] = apportion(total_nano, claims)
+        prefill[order] = np.divide(read, claims, out=prefill[order], where=claims > 0)
     active = np.empty(len(order), np.bool_)
     active[order] = clipped.end_us > clipped.start_us
-    return Split(hours, shares, active)
+    return Split(hours, shares, prefill, active)
 
 
 # -- time ----------------------------------------------------------------------------------------------------------
@@ -170,10 +175,8 @@ class _Clock:
 
     def __init__(self, calls: Calls, weights: Weights, moments: Sequence[int], window: tuple[int, int]) -> None:
         """``moments``: where prices change. Edges of phases and moments become the steps."""
-        edges, deltas = [calls.start_us, calls.end_us], [weights.prefill, -weights.decode]
-        if weights.prefill != weights.decode:
-            edges.append(calls.border_us)
-            deltas.append(weights.decode - weights.prefill)
+        edges = [calls.start_us, calls.border_us, calls.end_us]
+        deltas = [weights.prefill, weights.decode - weights.prefill, -weights.decode]
         count = len(calls.start_us)
         fixed = np.array(sorted({*window, *moments}), np.int64)
         every = np.concatenate([fixed, *edges])
@@ -189,8 +192,8 @@ class _Clock:
         self._elapsed = np.append(0, np.cumsum(np.diff(self.times) * self._active[:-1]))
         place = np.empty(len(every), np.int64)
         place[order] = np.cumsum(changes) - 1
-        #: Which moment each call starts, ends and (if it matters) passes from prefill to decode.
-        self.places = np.split(place[len(fixed) :], len(edges)) if count else [np.zeros(0, np.int64)] * len(edges)
+        #: At which moment each call starts, passes from prefill to decode, and ends.
+        self.places = place[len(fixed) :].reshape(3, count)
 
     def active_us(self, start_us: int, end_us: int) -> int:
         """For how long any phase was active in [start, end)."""
@@ -257,23 +260,20 @@ def _device_hour(device: Device, clock: _Clock) -> DeviceHour:
 
 def _claims(
     method: Method, weights: Weights, calls: Calls, clipped: Calls, clock: _Clock, rates: list[Sequence[Stretch]]
-) -> Floats:
-    """How much of the attributed money each call claims, in any unit."""
+) -> tuple[Floats, Floats]:
+    """How much of the attributed money each call claims, in any unit: for its prompt, and for its answer."""
     claims = None
     if method is Method.TOKENS or method is Method.CAPACITY:
         claims = _work(calls, clipped, weights)
     elif method is Method.PHASES:
         claims = _by_phase(calls, clipped)
     # Calls without token counts still used the GPU: then time decides.
-    return claims if claims is not None and claims.sum() > 0 else _by_time(weights, clock, rates)
+    return claims if claims is not None and sum(map(np.sum, claims)) > 0 else _by_time(weights, clock, rates)
 
 
-def _by_time(weights: Weights, clock: _Clock, rates: list[Sequence[Stretch]]) -> Floats:
-    virtual = clock.virtual(rates)
-    at_start, at_end, *at_border = (virtual[place] for place in clock.places)
-    if not at_border:
-        return (at_end - at_start) * weights.prefill
-    return (at_border[0] - at_start) * weights.prefill + (at_end - at_border[0]) * weights.decode
+def _by_time(weights: Weights, clock: _Clock, rates: list[Sequence[Stretch]]) -> tuple[Floats, Floats]:
+    at_start, at_border, at_end = clock.virtual(rates)[clock.places]
+    return (at_border - at_start) * weights.prefill, (at_end - at_border) * weights.decode
 
 
 def _portion(part: Ints, whole: Ints, inside: NDArray[np.bool_]) -> Floats:
@@ -297,30 +297,30 @@ def _tokens_inside(calls: Calls, clipped: Calls) -> tuple[Floats, Floats, Floats
     return uncached * first, cached * first, output * second
 
 
-def _work(calls: Calls, clipped: Calls, weights: Weights) -> Floats:
+def _work(calls: Calls, clipped: Calls, weights: Weights) -> tuple[Floats, Floats]:
     """Weighted tokens, in thousandths."""
     uncached, cached, output = _tokens_inside(calls, clipped)
-    return uncached * weights.input + cached * weights.cached + output * weights.output
+    return uncached * weights.input + cached * weights.cached, output * weights.output
 
 
-def _by_phase(calls: Calls, clipped: Calls) -> Floats:
+def _by_phase(calls: Calls, clipped: Calls) -> tuple[Floats, Floats]:
     prefill = (clipped.border_us - clipped.start_us).astype(np.float64)
     decode = (clipped.end_us - clipped.border_us).astype(np.float64)
     uncached = _tokens_inside(calls, clipped)[0]
     by_input = uncached if uncached.sum() > 0 else prefill
-    claims = decode.copy()  # seconds of decode are their own measure
-    if by_input.sum() > 0:
-        claims += by_input * (prefill.sum() / by_input.sum())
-    return claims
+    scale = prefill.sum() / by_input.sum() if by_input.sum() > 0 else 0.0
+    return by_input * scale, decode  # seconds of decode are their own measure
 
 
-def _capacity_nano(work: Floats, weights: Weights, rates: list[Sequence[Stretch]], otherwise: int) -> int:
+def _capacity_nano(
+    work: tuple[Floats, Floats], weights: Weights, rates: list[Sequence[Stretch]], otherwise: int
+) -> int:
     """What the work is worth at the mean price of a GPU-hour, divided by what a GPU can do in an hour."""
     if weights.capacity <= 0:
         raise ValueError("Practical capacity needs to know how much one GPU can do in an hour.")
     priced = [s for stretches in rates for s in stretches if s.nano_per_hour and s.state is not State.OFF]
     time_us = sum(s.end_us - s.start_us for s in priced)
-    thousandths = int(np.rint(work.sum()))
+    thousandths = int(np.rint(work[0].sum() + work[1].sum()))
     if not time_us or not thousandths:
         return otherwise
     worth = sum((s.end_us - s.start_us) * (s.nano_per_hour or 0) for s in priced)

@@ -2,6 +2,7 @@
 
 from costapp.models.audit import AuditEntry
 from costapp.models.channel import Channel, Silence
+from costapp.models.gpu import EngineMapping, GpuPool, GpuRate
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
@@ -9,6 +10,9 @@ from costapp.models.project import IngestKey, Membership, Project
 __all__ = [
     "AuditEntry",
     "Channel",
+    "EngineMapping",
+    "GpuPool",
+    "GpuRate",
     "IngestKey",
     "LedgerCheck",
     "Membership",
