@@ -33,6 +33,7 @@ SCHEDULE = {
     "attribute, even shards": Bell("costapp.attribute", every(1), 2, argument=0),
     "attribute, odd shards": Bell("costapp.attribute", every(1), 2, argument=1),
     "rollup": Bell("costapp.rollup", every(2), 4),
+    "GPU hours": Bell("costapp.gpu_hours", every(30), 60),
     "compact ingest log": Bell("costapp.compact_ingest_log", crontab(minute="7"), 1800),
     "partitions": Bell("costapp.partitions", crontab(hour="*/6", minute="13"), 3600),
     "retention": Bell("costapp.retention", crontab(hour="3", minute="23"), 3600),

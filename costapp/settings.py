@@ -165,6 +165,10 @@ else:
 ALERT_GROUP_WAIT_S = env.number("COSTAPP_ALERT_GROUP_WAIT_S", 30)
 ALERT_GROUP_INTERVAL_S = env.number("COSTAPP_ALERT_GROUP_INTERVAL_S", 300)
 
+# --- GPU hours (the job is costapp.services.allocate_gpu_hours)
+
+GPU_HOUR_SETTLE_S = env.number("COSTAPP_GPU_HOUR_SETTLE_S", 600)
+
 # --- how long data is kept (the job is costapp.services.retention)
 
 KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)

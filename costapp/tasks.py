@@ -9,6 +9,7 @@ from celery import shared_task
 from django.conf import settings
 
 from costapp.celery import ATTRIBUTE_GROUPS
+from costapp.services.allocate_gpu_hours import allocate_due
 from costapp.services.attribute import attribute_pending
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
@@ -38,6 +39,12 @@ def _connection() -> Iterator[psycopg.Connection]:
 def attribute(group: int) -> None:
     with _connection() as conn:
         attribute_pending(conn, group=group, groups=ATTRIBUTE_GROUPS, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.gpu_hours")
+def gpu_hours() -> None:
+    with _connection() as conn:
+        allocate_due(conn, budget_s=BUDGET_S)
 
 
 @shared_task(name="costapp.rollup")
