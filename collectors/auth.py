@@ -48,6 +48,16 @@ def _password(credentials: str) -> str | None:
         return None
 
 
+def _hash(plain: str) -> str:
+    return hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()
+
+
+def _ignore_failure(task: "asyncio.Task[KeyRecord | None]") -> None:
+    """Looking a key up ahead of time failed: whoever needs it later asks again."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Keys:
     """Cached key lookups. Owns one connection, used by one thread beside the event loop."""
 
@@ -80,14 +90,27 @@ class Keys:
     async def _find(self, plain: str) -> KeyRecord | None:
         if len(plain) > _MAX_KEY_CHARS:
             return None
-        key_hash = hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()
+        key_hash = _hash(plain)
         cached = self._cache.get(key_hash)
-        if cached is not None and cached[0] > time.monotonic():
+        left = cached[0] - time.monotonic() if cached is not None else 0.0
+        if cached is not None and left > 0:
+            if left < self._settings.key_cache_seconds / 2 and cached[1] is not None:
+                self._asking(key_hash).add_done_callback(_ignore_failure)  # known keys in use never wait
             return cached[1]
-        task = self._asked.get(key_hash)  # many requests may wait for one answer
+        return await asyncio.shield(self._asking(key_hash))
+
+    def _asking(self, key_hash: str) -> "asyncio.Task[KeyRecord | None]":
+        """Many requests may wait for one answer."""
+        task = self._asked.get(key_hash)
         if task is None:
             task = self._asked[key_hash] = asyncio.ensure_future(self._ask(key_hash))
-        return await asyncio.shield(task)
+        return task
+
+    def remembered(self, plain: str | None) -> KeyRecord | None:
+        """What was last known of a key, however long ago: for answers that need no more than its project."""
+        if not plain or len(plain) > _MAX_KEY_CHARS:
+            return None
+        return self._cache.get(_hash(plain), (0.0, None))[1]
 
     async def _ask(self, key_hash: str) -> KeyRecord | None:
         try:

@@ -19,6 +19,7 @@ from collectors.settings import Settings
 
 _UINT64_MAX = 2**64 - 1
 _DELTA = 1  # AggregationTemporality
+_NO_RECORDED_VALUE = 1  # DataPointFlags
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 
 
@@ -41,6 +42,8 @@ class Point(NamedTuple):
     value: float
     is_delta: bool
     attributes: Sequence[bytes]
+    observations: int | None = None  # of a histogram
+    is_empty: bool = False  # the series has ended: "no recorded value"
 
 
 class Cuts:
@@ -138,9 +141,12 @@ class Protobuf:
             return
         data = getattr(metric, kind)
         is_delta = data.temporality == _DELTA
+        is_histogram = kind in {"histogram", "exponential"}
         for point in data.points:
-            value = point.sum if kind in {"histogram", "exponential"} else point.double or point.int
-            yield Point(point.start_ns, point.time_ns, value, is_delta, point.attributes)
+            value = point.sum if is_histogram else point.double or point.int
+            count = point.count if is_histogram else None
+            is_empty = bool(point.flags & _NO_RECORDED_VALUE)
+            yield Point(point.start_ns, point.time_ns, value, is_delta, point.attributes, count, is_empty)
 
 
 def _short(raw: bytes, cuts: Cuts) -> tuple[bytes, str | int] | None:
@@ -243,7 +249,8 @@ class Json:
                 if point is not None:
                     yield Point(
                         _time(point.start), _time(point.time), _point_value(point), integer(data.temporality) == _DELTA,
-                        _raws(point.attributes),
+                        _raws(point.attributes), integer(point.count),
+                        bool((integer(point.flags) or 0) & _NO_RECORDED_VALUE),
                     )  # fmt: skip
 
 

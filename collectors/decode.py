@@ -8,6 +8,7 @@ request does not hold up the others.
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from collectors.batch import LOGS, TRACES, Batch
 from collectors.codecs import JSON, PROTOBUF, Codec, Group
 from collectors.dialects import Event, Hit, Recogniser, Resource, Scope
 from collectors.errors import Refusal, bad_data
+from collectors.gpu.otlp import OtlpMetrics, spellings
+from collectors.gpu.samples import Samples
 from collectors.repeats import Context, Repeats, Shape
 from collectors.settings import Settings
 from costapp.core.ids import response_hash
@@ -43,6 +46,7 @@ class Decoder:
         self._limits = limits
         self._attributes = Attributes(codec, recogniser, limits)
         self._repeats = Repeats()
+        self._gpu = OtlpMetrics(self._attributes.pairs, codec.resource_attributes)
         self._earliest_ns = self._latest_ns = 0
 
     def decode(self, body: bytes, batch: Batch) -> Iterator[None]:
@@ -50,12 +54,14 @@ class Decoder:
         now_ns = time.time_ns()
         self._earliest_ns = now_ns - self._limits.retention_days * _DAY_NS
         self._latest_ns = now_ns + _DAY_NS
-        read = {TRACES: self._spans, LOGS: self._log_records}.get(batch.signal, self._metrics)
+        samples = Samples(now_ns=now_ns, keep_days=self._limits.retention_days)
+        read = {TRACES: self._spans, LOGS: self._log_records}.get(batch.signal, partial(self._metrics, samples))
         try:
             for group in self._codec.groups(batch.signal, body):
                 yield from read(group, batch)
         except _UNDECODABLE as error:
             raise _undecodable(error) from None
+        batch.add_samples(samples)
         batch.odd += self._attributes.cuts.odd
         self._attributes.cuts.odd.clear()
 
@@ -230,20 +236,31 @@ class Decoder:
             batch.odd["time_out_of_range"] += 1
         batch.rows.append(encode_row(batch.project_id, *span))
 
-    def _metrics(self, group: Group, batch: Batch) -> Iterator[None]:
+    def _metrics(self, samples: Samples, group: Group, batch: Batch) -> Iterator[None]:
         resource, scope = self._context(group)
         for metric in group.items:
             points = self._allowed(list(self._codec.points(metric)), batch)
+            name = self._name(metric.name)
             for number, point in enumerate(points, 1):
-                self._point(metric.name, point, resource, group.resource, scope, batch)
+                if spellings(name, point.observations is not None):
+                    self._gpu_point(name, point, group.resource, batch, samples)
+                else:
+                    self._point(name, point, resource, group.resource, scope, batch)
                 if not number % PAUSE:
                     yield
 
+    def _gpu_point(self, name: str, point: Any, resource: bytes, batch: Batch, samples: Samples) -> None:
+        left_out = self._gpu.add(name, point, resource, samples)
+        if left_out == "-":
+            batch.ignored += 1
+        elif left_out:
+            batch.rejected[left_out] += 1
+
     def _point(
-        self, name: bytes, point: Any, resource: Resource, resource_key: bytes, scope: Scope, batch: Batch
+        self, name: str, point: Any, resource: Resource, resource_key: bytes, scope: Scope, batch: Batch
     ) -> None:
         found = self._recogniser.metric_point(
-            metric=self._name(name),
+            metric=name,
             value=point.value,
             start_ns=point.start_ns,
             time_ns=point.time_ns,

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import logging
 import shutil
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from collectors.counters import Counters
 from collectors.decode import Decoder, make_decoder
 from collectors.dialects import Recogniser
 from collectors.errors import Refusal, unavailable
+from collectors.gpu import remote_write
+from collectors.gpu.remote_write import RemoteWrite
+from collectors.gpu.samples import Samples
 from collectors.limits import Hold, Memory, Rate
 from collectors.settings import Settings
 from collectors.writer import AWAY, Writer
@@ -31,6 +35,7 @@ from costapp.storage.spans import dirty_traces_exceed
 log = logging.getLogger("costapp.collectors")
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+REMOTE_WRITE = "remote-write"  # a transport, beside http, grpc and scrape
 _DECODERS = 128  # projects and encodings whose caches are kept
 _WATCH_SECONDS = 5.0
 
@@ -79,6 +84,7 @@ class Ingest:
         self._span_rate = Rate(settings.spans_per_second, "spans")
         self._byte_rate = Rate(settings.bytes_per_second, "bytes")
         self._decoders: OrderedDict[tuple[Any, ...], Decoder] = OrderedDict()
+        self._remote_writers: dict[int, RemoteWrite] = {}
         self._notes = Notes()
         self._closed_for: Refusal | None = None  # set by watch(): the outbox or the disk is full
         self.stopping = False
@@ -103,12 +109,33 @@ class Ingest:
         batch = Batch(key.project_id, key.key_id, request.signal, request.transport, len(request.body))
         self._byte_rate.charge(key.key_id, len(request.body))
         self.counters.add("bytes_total", len(request.body), transport=request.transport)
-        body = decompress(request.body, request.content_encoding, limit=self.settings.body_bytes, hold=hold)
-        await self._decode(body, batch, request)
+        if request.transport == REMOTE_WRITE:
+            await self._decode_remote_write(batch, request, hold)
+        else:
+            body = decompress(request.body, request.content_encoding, limit=self.settings.body_bytes, hold=hold)
+            await self._decode(body, batch, request)
         self._span_rate.charge(key.key_id, batch.received)
+        await self.store(batch)
+        return b"" if request.transport == REMOTE_WRITE else _answer(batch, is_json=request.is_json)
+
+    async def store(self, batch: Batch) -> None:
+        """Wait until the batch is committed. Refusal if it is not."""
         await self._store(batch)
         self._count(batch)
-        return _answer(batch, is_json=request.is_json)
+
+    async def _decode_remote_write(self, batch: Batch, request: Request, hold: Hold) -> None:
+        limit = self.settings.body_bytes
+        body = remote_write.decompress(request.body, request.content_encoding, limit=limit, hold=hold)
+        reader = self._remote_writers.setdefault(batch.project_id, RemoteWrite())
+        if len(self._remote_writers) > _DECODERS:
+            self._remote_writers.clear()
+        samples = self.new_samples()
+        for _ in reader.decode(body, batch, samples, limit=self.settings.spans):
+            await asyncio.sleep(0)
+        batch.add_samples(samples)
+
+    def new_samples(self) -> Samples:
+        return Samples(now_ns=time.time_ns(), keep_days=self.settings.retention_days)
 
     async def _decode(self, body: bytes, batch: Batch, request: Request) -> None:
         for _ in self._decoder(request.key, request.is_json).decode(body, batch):
@@ -256,6 +283,13 @@ _FIXES = {
     "invalid_trace_id": "trace_id must be 16 bytes (32 hex digits in JSON) and not all zero",
     "invalid_span_id": "span_id must be 8 bytes (16 hex digits in JSON) and not all zero",
     "too_many_items": "the request holds more items than COSTAPP_MAX_SPANS_PER_REQUEST; send smaller batches",
+    "gpu_time_out_of_range": "the point's time is more than five minutes ahead or older than samples are kept",
+    "gpu_not_a_number": "the value is no finite number",
+    "gpu_sentinel": "the exporter had no value and sent its placeholder",
+    "gpu_out_of_range": "no GPU or server can have such a value; see docs/gpu.md",
+    "gpu_no_device": "the point names no device; it needs a UUID, or an index and a host",
+    "gpu_delta_counter": "the counter is sent as delta; send it cumulative",
+    "gpu_bad_line": "the series cannot be parsed",
     "span_too_large": "the span states more than COSTAPP_MAX_FACTS_BYTES; shorten its attributes",
 }
 _JSON_NAMES = {"traces": "rejectedSpans", "metrics": "rejectedDataPoints", "logs": "rejectedLogRecords"}

@@ -121,6 +121,7 @@ async def _stop(ingest: Ingest, app: HttpApp, http_server: HttpServer | None, gr
                 await asyncio.sleep(0.02)
     if http_server is not None:
         http_server.stop()  # type: ignore[no-untyped-call]
+    app.guard.close()
     await ingest.stop()
 
 

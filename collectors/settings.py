@@ -92,6 +92,15 @@ class Settings:
         "COSTAPP_KEY_BYTES_PER_SECOND", 0, "Bytes per second and key, ten seconds' worth at once (429); 0 = no limit.",
         counter="rate_limited",
     )  # fmt: skip
+    guard_per_second: int = _setting(
+        "COSTAPP_GUARD_PER_SECOND", 200, "Questions to the guard per second and key, ten seconds' worth at once (429);"
+        " 0 = no limit.", counter="guard_rate_limited",
+    )  # fmt: skip
+    guard_max_age: int = _setting("COSTAPP_GUARD_MAX_AGE", 2, "Seconds for which an app may keep the guard's answer.")
+    guard_stale_seconds: int = _setting(
+        "COSTAPP_GUARD_STALE_SECONDS", 15,
+        "How old what the guard knows may become while the database is away; then its answer is 'unknown'.", minimum=1,
+    )  # fmt: skip
     outbox_traces: int = _setting(
         "COSTAPP_MAX_DIRTY_TRACES", 2_000_000, "Traces waiting to be attributed (503); 0 = no limit.",
         counter="outbox_full",

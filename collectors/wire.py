@@ -13,8 +13,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 __all__ = [
-    "REQUESTS", "AnyValue", "DecodeError", "ExportResponse", "KeyValue", "Resource", "RetryInfo", "Scope", "Span",
-    "Status",
+    "REQUESTS", "AnyValue", "DecodeError", "ExportResponse", "KeyValue", "Label", "Resource", "RetryInfo", "Scope",
+    "Span", "Status", "WriteRequest",
 ]  # fmt: skip
 
 _PACKAGE = "costapp.wire"
@@ -23,6 +23,7 @@ _TYPES = {
     "bytes": _Field.TYPE_BYTES,
     "bool": _Field.TYPE_BOOL,
     "int32": _Field.TYPE_INT32,
+    "uint32": _Field.TYPE_UINT32,
     "int64": _Field.TYPE_INT64,
     "uint64": _Field.TYPE_UINT64,
     "fixed64": _Field.TYPE_FIXED64,
@@ -81,6 +82,7 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "double": (4, "?double"),
         "int": (6, "?sfixed64"),
         "attributes": (7, "*bytes"),
+        "flags": (8, "uint32"),
     },
     "Histogram": {"points": (1, "*HistogramPoint"), "temporality": (2, "int32")},
     "HistogramPoint": {
@@ -89,6 +91,7 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "count": (4, "fixed64"),
         "sum": (5, "double"),
         "attributes": (9, "*bytes"),
+        "flags": (10, "uint32"),
     },
     "ExponentialHistogram": {"points": (1, "*ExponentialPoint"), "temporality": (2, "int32")},
     "ExponentialPoint": {
@@ -97,6 +100,7 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "time_ns": (3, "fixed64"),
         "count": (4, "fixed64"),
         "sum": (5, "double"),
+        "flags": (10, "uint32"),
     },
     "Resource": {"attributes": (1, "*bytes")},
     "Scope": {"name": (1, "bytes"), "version": (2, "bytes"), "attributes": (3, "*bytes")},
@@ -112,6 +116,11 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     },
     "ArrayValue": {"values": (1, "*AnyValue")},
     "KeyValueList": {"values": (1, "*KeyValue")},
+    # prometheus.WriteRequest of remote-write 1.0; labels stay raw, they repeat
+    "WriteRequest": {"series": (1, "*TimeSeries")},
+    "TimeSeries": {"labels": (1, "*bytes"), "samples": (2, "*Sample")},
+    "Sample": {"value": (1, "double"), "time_ms": (2, "int64")},
+    "Label": {"name": (1, "bytes"), "value": (2, "bytes")},
     # google.rpc.Status and RetryInfo, for answers
     "Status": {"code": (1, "int32"), "message": (2, "string"), "details": (3, "*Any")},
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
@@ -163,3 +172,5 @@ AnyValue = _classes["AnyValue"]
 Status = _classes["Status"]
 RetryInfo = _classes["RetryInfo"]
 ExportResponse = _classes["ExportResponse"]
+WriteRequest = _classes["WriteRequest"]
+Label = _classes["Label"]

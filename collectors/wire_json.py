@@ -114,7 +114,9 @@ class Point(Struct, gc=False):
     number: float | str | None = field(default=None, name="asDouble")
     integer: Integer = field(default=None, name="asInt")
     sum: float | str | None = None
+    count: Integer = None
     attributes: Attributes = None
+    flags: Integer = None
 
 
 class Points(Struct, gc=False):

@@ -22,7 +22,7 @@ from collectors.batch import Batch
 from collectors.counters import Counters
 from collectors.errors import BAD_DATA, Refusal, unavailable
 from collectors.settings import Settings
-from costapp.storage import ingest_log, metric_points, span_content, spans
+from costapp.storage import gpu_samples, ingest_log, metric_points, span_content, spans
 
 Connection = psycopg.Connection[Any]
 log = logging.getLogger("costapp.collectors")
@@ -189,7 +189,7 @@ class Writer:
         spans.mark_traces(connection, inserted.new_rows)
         _count(batches, inserted)
         for batch in batches:
-            batch.stored += _insert_points(connection, batch)
+            batch.stored += _insert_points(connection, batch) + _insert_gpu(connection, batch)
             span_content.insert_content(connection, batch.content)
         ingest_log.append_entries(connection, log_entries(batches))
         self._counters.add("commits_total")
@@ -214,6 +214,19 @@ def _insert_points(connection: Connection, batch: Batch) -> int:
     rows = [metric_points.point_row(batch.project_id, **point._asdict()) for point in batch.points]
     stored = metric_points.insert_points(connection, rows)
     batch.duplicates += len(rows) - stored
+    return stored
+
+
+def _insert_gpu(connection: Connection, batch: Batch) -> int:
+    """How many data points are stored for the first time: those of a slot that was known already are repeats."""
+    rows = len(batch.gpu_samples) + len(batch.engine_samples) + len(batch.gaps)
+    if not rows:
+        return 0
+    new = gpu_samples.insert_samples(connection, batch.project_id, batch.gpu_samples)
+    new += gpu_samples.insert_engine_samples(connection, batch.project_id, batch.engine_samples)
+    new += gpu_samples.insert_gaps(connection, batch.project_id, batch.gaps)
+    stored = batch.gpu_points * new // rows
+    batch.duplicates += batch.gpu_points - stored
     return stored
 
 

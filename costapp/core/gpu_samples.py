@@ -69,6 +69,8 @@ class GpuSample(NamedTuple):
     served_model: str = ""
     target: str = ""  # who told: host:port or instance
     source: str = Source.HARDWARE
+    parent_id: str = ""  # the physical GPU of a slice, where device_id does not say it
+    is_split: bool = False  # a physical GPU that is split: it has power and energy, its slices do the work
 
 
 class Gap(NamedTuple):

@@ -75,6 +75,11 @@ class Project(models.Model):
         default=False,
         help_text="Let the cost that the client reports count instead of ours, where both are known.",
     )
+    guard_fails_closed = models.BooleanField(
+        default=False,
+        help_text="What apps that ask the guard are told while it cannot look anything up. Off (recommended): go on. "
+        "On: stop, so that no call is made unwatched.",
+    )
     is_demo = models.BooleanField(
         default=False,
         editable=False,

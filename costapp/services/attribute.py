@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import psycopg
@@ -22,6 +23,7 @@ from costapp.core.pricing import RateBook, with_gpu
 from costapp.core.token_rules import TokenRules
 from costapp.core.values import Call
 from costapp.services.gather import Gatherer, TraceSet
+from costapp.services.guardrails.mark import mark_callers
 from costapp.storage import charges, gpu_calls, outbox, partitions, traces
 from costapp.storage.charges import Booked, Key
 from costapp.storage.connection import RETRYABLE, require_autocommit
@@ -253,6 +255,7 @@ class _Batch:
             self._conn, project_id, works={row.key: works[row.key] for row in open_rows if row.key in works},
             known=[key for key in booked if not _is_closed(key, closed_to)], again=bool(changes.touched),
         )  # fmt: skip
+        mark_callers(self._conn, project_id, touched=changes.touched, nodes=chain.from_iterable(s.nodes for s in sets))
         return len(changes.touched)
 
     def _booked(self, project_id: int, sets: Sequence[TraceSet]) -> dict[Key, Booked]:

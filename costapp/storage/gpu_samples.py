@@ -20,17 +20,17 @@ _KIB = 1024
 # A device that moved, was told more about, or was not seen for five minutes. Locked in order first.
 _TOUCH_DEVICES = """
 with given as (
-    select * from unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::text[], %s::text[],
-                         %s::text[], %s::text[], %s::text[])
-    as given (device_id, first_at, last_at, total, parent_id, node, gpu_model, mig_profile, source)
+    select * from unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::boolean[], %s::text[],
+                         %s::text[], %s::text[], %s::text[], %s::text[])
+    as given (device_id, first_at, last_at, total, is_split, parent_id, node, gpu_model, mig_profile, source)
 ),
 due as (
     select device.device_ref, given.* from gpu_device device join given using (device_id)
     where device.project_id = %s and (
         given.last_at > device.last_at + interval '5 minutes' or given.first_at < device.first_at
         or given.total > coalesce(device.memory_total_bytes, 0)
-        or (given.last_at >= device.last_at and (given.node, given.gpu_model, given.mig_profile)
-            is distinct from (device.node, device.gpu_model, device.mig_profile)))
+        or (given.last_at >= device.last_at and (given.node, given.gpu_model, given.mig_profile, given.is_split)
+            is distinct from (device.node, device.gpu_model, device.mig_profile, device.is_split)))
     order by device.device_ref for update of device
 )
 update gpu_device device set
@@ -39,13 +39,13 @@ update gpu_device device set
     node = case when due.last_at >= device.last_at and due.node <> '' then due.node else device.node end,
     gpu_model = case when due.gpu_model <> '' then due.gpu_model else device.gpu_model end,
     mig_profile = case when due.mig_profile <> '' then due.mig_profile else device.mig_profile end,
-    source = due.source
+    is_split = due.is_split, source = due.source
 from due where device.project_id = %s and device.device_ref = due.device_ref"""
 _ADD_DEVICES = """
-insert into gpu_device (project_id, device_id, first_at, last_at, memory_total_bytes, parent_id, node, gpu_model,
-                        mig_profile, source)
-select %s, * from unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::text[], %s::text[],
-                         %s::text[], %s::text[], %s::text[]) as given (device_id)
+insert into gpu_device (project_id, device_id, first_at, last_at, memory_total_bytes, is_split, parent_id, node,
+                        gpu_model, mig_profile, source)
+select %s, * from unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::boolean[], %s::text[],
+                         %s::text[], %s::text[], %s::text[], %s::text[]) as given (device_id)
 order by device_id on conflict (project_id, device_id) do nothing"""
 _DEVICE_REFS = "select device_id, device_ref from gpu_device where project_id = %s and device_id = any(%s)"
 
@@ -268,9 +268,16 @@ def _device_refs(conn: Connection, project_id: int, samples: Sequence[GpuSample]
             row[1] = min(row[1], at)
             continue
         first_at = at if row is None else min(row[1], at)
-        parent = parent_of(device_id, sample.mig_profile)
+        parent = sample.parent_id or parent_of(device_id, sample.mig_profile)
         texts = (parent, sample.node, sample.gpu_model, sample.mig_profile, str(sample.source))
-        rows[device_id] = [device_id, first_at, at, sample.memory_total_bytes, *map(stored_text, texts)]
+        rows[device_id] = [
+            device_id,
+            first_at,
+            at,
+            sample.memory_total_bytes,
+            sample.is_split,
+            *map(stored_text, texts),
+        ]
     known = dict(conn.execute(_DEVICE_REFS, (project_id, list(rows))).fetchall())
     if known:
         old = [row for device_id, row in rows.items() if device_id in known]

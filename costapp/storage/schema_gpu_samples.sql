@@ -10,6 +10,8 @@ create table gpu_device (
     first_at     timestamptz not null,
     last_at      timestamptz not null,       -- of its newest sample, to about five minutes
     memory_total_bytes bigint,               -- null = never stated
+    is_split     boolean not null default false,  -- into MIG slices, which are paid for and do the work; the split
+                                             -- GPU itself only has power and energy: never bill it beside its slices
     device_id    text collate "C" not null,  -- UUID; UUID/GPU_I_ID of a MIG slice; host/id where ids are local
     parent_id    text collate "C" not null,  -- the physical GPU of a MIG slice; '' = it is one itself
     node         text collate "C" not null,  -- where it was seen last
@@ -56,7 +58,8 @@ create table gpu_sample_default partition of gpu_sample default;
 
 create view gpu_sample_full as
 select
-    sample.project_id, sample.day, sample.sampled_at, sample.device_ref, device.device_id, device.parent_id, place.node,
+    sample.project_id, sample.day, sample.sampled_at, sample.device_ref, device.device_id, device.parent_id, device.is_split,
+    place.node,
     sample.util_bp, sample.util_rank, sample.held, sample.memory_used_kib::bigint * 1024 as memory_used_bytes,
     device.memory_total_bytes, sample.power_mw, sample.energy_mj, device.gpu_model, device.mig_profile,
     place.namespace, place.pod, place.container, place.served_model, place.holders, place.target, device.source

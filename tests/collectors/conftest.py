@@ -27,6 +27,10 @@ LIMITS = {
     "COSTAPP_KEY_CACHE_SECONDS": "1",
     "COSTAPP_AUTH_FAILURES_PER_MINUTE": "0",
 }
+EMPTIED = (
+    "span, span_content, dirty_trace, ingest_log, metric_point, gpu_device, gpu_place, gpu_sample, gpu_gap,"
+    " engine_seen, engine_sample, dirty_gpu_hour"
+)
 
 
 class Answer(NamedTuple):
@@ -124,7 +128,7 @@ def conn(transactional_db: None, database_url: str) -> Iterator[psycopg.Connecti
     """A connection to the test database, whose data plane is empty afterwards."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-        connection.execute("truncate span, span_content, dirty_trace, ingest_log, metric_point")
+        connection.execute(f"truncate {EMPTIED}")
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from collectors import ingest, settings
-from collectors.counters import GAUGES, HELP, PREFIX
+from collectors.counters import GAUGES, HELP, HISTOGRAMS, PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = (ROOT / "docs/collectors.md").read_text()
 REASON = re.compile(
     r'(?:Refusal\(\s*[A-Z_]+,|unavailable\(|bad_data\()\s*"([a-z_]+)"|odd\["([a-z_]+)"\]|else "(wrong_key)"'
+    r'|reason="([a-z_]+)"'
 )
 
 
@@ -25,7 +26,7 @@ def test_every_setting_is_listed_with_its_default_and_the_name_it_is_counted_und
         assert f"{row} `{item.metadata['counter']}` |" in DOC
 
 
-@pytest.mark.parametrize("name", [*HELP, *GAUGES])
+@pytest.mark.parametrize("name", [*HELP, *HISTOGRAMS, *GAUGES])
 def test_every_counter_is_listed(name):
     assert f"| `{PREFIX}_{name}` |" in DOC
 

@@ -70,7 +70,7 @@ def latency_slots(conn: Connection, scope: Scope, by: str, *, values: list[str])
     """Histogram slots per value of ``by`` (those in ``values``) and, under None, of everything."""
     if not keeps_latency(scope, by):
         return {}
-    value, cells = _histograms(scope, by)
+    value, cells = histograms(scope, by)
     sql = f"""select {value}, slot, sum(requests)::bigint from {cells}
         and project_id = %(project_id)s and bucket_at >= date_trunc('hour', %(start)s) and bucket_at < %(end)s
         group by 1, 2"""
@@ -83,7 +83,7 @@ def latency_slots(conn: Connection, scope: Scope, by: str, *, values: list[str])
     return found
 
 
-def _histograms(scope: Scope, by: str) -> tuple[str, str]:
+def histograms(scope: Scope, by: str) -> tuple[str, str]:
     """The column with the values of ``by``, and the narrowest table that answers, with its condition begun."""
     table, column = "latency_day" if scope.grain is Grain.DAY else "latency_hour", DIMENSIONS[by].column
     asked = [key for key in scope.filters if key != by]

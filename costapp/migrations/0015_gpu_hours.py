@@ -14,7 +14,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_gpu_hours.
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0009_alerts'),
+        ('costapp', '0014_delivery'),
     ]
 
     operations = [
