@@ -3,6 +3,7 @@
 from costapp import (
     admin_accounts,
     admin_audit,
+    admin_budgets,
     admin_channels,
     admin_gpu,
     admin_guardrails,
@@ -14,6 +15,7 @@ from costapp import (
 __all__ = [
     "admin_accounts",
     "admin_audit",
+    "admin_budgets",
     "admin_channels",
     "admin_gpu",
     "admin_guardrails",
