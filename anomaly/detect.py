@@ -26,11 +26,12 @@ from anomaly.detect_rows import on_grid
 from anomaly.detect_today import Today, one_day
 
 Rows = pd.DataFrame | Mapping[str, Any]
-THRESHOLD = 6.25
-# When several channels are odd, the first of these explains the others: retries raise requests per user, a loop
-# misses the cache, a cheaper cache share raises the cost per request.
+THRESHOLD = 5.8
+# When several channels are odd (half a threshold is enough), the first of these explains the others: retries raise
+# requests per user, a loop misses the cache, a smaller cached share raises the cost per request.
+EXPLAINING = 0.5
 EXPLAINS = (
-    "retries", "price", "idle", "capacity", "silence", "load", "misses",
+    "retries", "price", "capacity", "idle", "silence", "load", "misses",
     "requests", "prompt", "answer", "unit_cost", "cost",
 )  # fmt: skip
 
@@ -163,10 +164,12 @@ def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
     worst = max(float(steps.max()), leak)
     if worst <= 0:
         return Kind.UNUSUAL, ""
-    odd = min(THRESHOLD, worst)
+    if leak > steps.max():
+        return Kind.SLOW_LEAK, "prompt"
+    odd = EXPLAINING * min(THRESHOLD, worst)
     for name in EXPLAINS:
         if steps[INDEX[name]] >= odd:
             kind = CHANNELS[INDEX[name]].kind
             traffic_left = kind is Kind.SILENCE and steps[INDEX["idle"]] > 0
             return (Kind.IDLE_GPU if traffic_left else kind), name
-    return Kind.SLOW_LEAK, "prompt"
+    raise AssertionError("the worst channel is odd itself")

@@ -55,7 +55,7 @@ class Channel(NamedTuple):
 
 CHANNELS = (
     Channel("price", Kind.LEVEL_SHIFT, (1, 3, 24), 0.05, 0.0),
-    Channel("retries", Kind.RETRY_STORM, (1, 3, 8), 0.30),
+    Channel("retries", Kind.RETRY_STORM, (1, 3, 8), 0.30, 4.0),
     Channel("load", Kind.RUNAWAY_LOOP, (1, 3, 8, 24), 0.06, USER_EXPONENT),
     Channel("misses", Kind.CACHE_STOPPED, (1, 3, 8, 24), 0.12, 0.5),
     Channel("silence", Kind.SILENCE, (1, 3), 0.40, sudden=True),

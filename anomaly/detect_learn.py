@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from anomaly.detect_calendar import Calendar, Ints
 from anomaly.detect_channels import CHANNELS, INDEX, Array, channel_values, log, meters, spend
@@ -157,7 +158,8 @@ def excesses(residual: Array, level: Array, rows: dict[str, Array], usual_reques
     count[INDEX["load"]] = rows["users"]
     count[INDEX["silence"]] = np.exp(usual_requests)
     noise = (COUNTING / LEAST_SPREAD)[:, None] ** 2 / np.where(count > 0, count, np.inf)
-    return excess / np.sqrt(1 + noise)
+    counted: Array = excess / np.sqrt(1 + noise)
+    return counted
 
 
 def window_means(excess: Array, steps_per_hour: int) -> Array:
@@ -201,7 +203,14 @@ def learn_extremes(statistics: Array, calendar: Calendar) -> tuple[Array, Array]
     middle = np.maximum(np.nan_to_num(middle), 0)
     step = np.maximum(np.maximum(np.nan_to_num(bad) - middle, 0.25 * middle), 0.5 * LEAST_SPREAD[OF_CHANNEL, None])
     cold = 1 + 0.5 * np.maximum(FEW_DAYS - known, 0)
+    cold = np.where(unfamiliar(calendar), np.maximum(cold, 2), cold)
     return middle.T, (step * cold).T
+
+
+def unfamiliar(calendar: Calendar) -> NDArray[np.bool_]:
+    """(days,) whether fewer than two days of its kind came before: the first weekend is compared with weekdays."""
+    alike = np.where(calendar.weekend, np.cumsum(calendar.weekend), np.cumsum(~calendar.weekend))
+    return alike <= 2
 
 
 def learn_month_starts(statistics: Array, calendar: Calendar) -> Array:

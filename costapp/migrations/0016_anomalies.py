@@ -8,7 +8,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_anomalies.
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0013_budget_blocks'),
+        ('costapp', '0015_gpu_hours'),
     ]
 
     operations = [
