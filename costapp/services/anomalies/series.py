@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,10 @@ DIMENSIONS = ("feature", "model", "team", "environment")
 TELLING = ("feature", "team", "model", "environment", "")
 #: In a series of many features, tokens and cost per call move with the mix: only these channels mean something.
 MIXED_CHANNELS = frozenset({"cost", "requests", "silence", "retries"})
+#: What is odd and much money is told sooner: at this score, when the two last hours of a feature cost so much more than
+#: expected, in percent of the project's usual day. Noise that is also much money is rare (docs/anomalies.md).
+MATERIAL_SCORE, MATERIAL_PERCENT = 4.2, 5
+USUAL_DAYS, LEAST_DAYS = 14, 7
 #: Kinds of which too little money is the point.
 TOO_LITTLE = frozenset({Kind.SILENCE, Kind.IDLE_GPU})
 
@@ -95,24 +99,47 @@ def judge_series(
     for cell in found.cells:
         by_series[cell.dimension, cell.value][cell.bucket_at] = cell
     threshold = threshold_for(limits.alerts_per_week, len(by_series))
+    usual = _usual_days(by_series.get(("", ""), {}))
     odd = []
     for (dimension, value), cells in sorted(by_series.items()):
         own = [at for at in hours if at >= min(cells)]
         odd += [
             each
-            for each in _odd(dimension, value, own, [cells.get(at) for at in own], zone, threshold)
+            for each in _odd(dimension, value, own, [cells.get(at) for at in own], zone, threshold, usual)
             if each.end_at > since and _matters(each, limits.least_nano)
         ]
     return Judged(odd, len(by_series), found.beyond)
 
 
+def _usual_days(whole: dict[datetime, Cell]) -> dict[date, int]:
+    """What a day of the project usually cost, judged by the days before it; nothing while it is young."""
+    daily: dict[date, int] = defaultdict(int)
+    for at, cell in whole.items():
+        daily[at.date()] += cell.cost_nano
+    days = sorted(daily)
+    return {
+        day: int(np.median([daily[each] for each in days[max(0, i - USUAL_DAYS) : i]]))
+        for i, day in enumerate(days)
+        if i >= LEAST_DAYS
+    }
+
+
 def _odd(
-    dimension: str, value: str, hours: list[datetime], cells: list[Cell | None], zone: str, threshold: float
+    dimension: str,
+    value: str,
+    hours: list[datetime],
+    cells: list[Cell | None],
+    zone: str,
+    threshold: float,
+    usual: dict[date, int],
 ) -> list[Odd]:
     costs = [0 if cell is None else cell.known_cost_nano for cell in cells]
     detector = Detector({"timezone": zone, "step_seconds": 3600, "metric": "feature_cost"})
     verdicts = detector.explain(_frame(hours, cells, costs))
-    found = incidents([at.timestamp() for at in hours], costs, _meaningful(dimension, verdicts), threshold)
+    verdicts = _meaningful(dimension, verdicts)
+    if dimension == "feature":
+        verdicts = _sooner(verdicts, hours, costs, usual, threshold)
+    found = incidents([at.timestamp() for at in hours], costs, verdicts, threshold)
     return [_told(dimension, value, hours, costs, verdicts, incident) for incident in found]
 
 
@@ -135,6 +162,22 @@ def _meaningful(dimension: str, verdicts: Verdicts) -> Verdicts:
         return verdicts
     telling = np.array([channel in MIXED_CHANNELS for channel in verdicts.channel], dtype=bool)
     return verdicts._replace(score=np.where(telling, verdicts.score, 0.0))
+
+
+def _sooner(
+    verdicts: Verdicts, hours: list[datetime], costs: Sequence[int | None], usual: dict[date, int], threshold: float
+) -> Verdicts:
+    """Scores at the threshold where something less odd is much money."""
+    above = [(cost or 0) - (_nano(expected) or 0) for cost, expected in zip(costs, verdicts.expected, strict=True)]
+    much = np.array(
+        [
+            0 < usual.get(at.date(), 0) * MATERIAL_PERCENT <= 100 * sum(above[max(0, i - 1) : i + 1])
+            for i, at in enumerate(hours)
+        ],
+        dtype=bool,
+    )
+    raised = np.where(much & (verdicts.score >= MATERIAL_SCORE), np.maximum(verdicts.score, threshold), verdicts.score)
+    return verdicts._replace(score=raised)
 
 
 def _matters(odd: Odd, least_nano: int) -> bool:

@@ -18,6 +18,7 @@ from costapp.storage.reports.cells import (
     filter_sql,
     needs_charges,
     params,
+    source,
 )
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.storage.reports.sql import Connection, run
@@ -133,6 +134,19 @@ def leaves(conn: Connection, scope: Scope, dimensions: Sequence[str], *, days_ba
     rows = run(conn, sql, params(whole, window=scope.start, width=width, limit=limit))
     split = 1 + len(dimensions)
     return [Leaf(row[0], tuple(row[1:split]), tuple(row[split:])) for row in rows]
+
+
+def usage_by(conn: Connection, scope: Scope, dimensions: Sequence[str], *, limit: int) -> list[Leaf]:
+    """Sums of a scope by several dimensions, the dearest ``limit`` of them; the time of all is the scope's start."""
+    columns = ", ".join(DIMENSIONS[key].column for key in dimensions)
+    sums = ", ".join(f"sum({name})::bigint" for name in LEAF_MEASURES)
+    sql = f"""
+        select {columns}, {sums} from {source(scope)} group by {columns}
+        order by sum(cost_nano) desc, {columns} limit %(limit)s"""
+    split = len(dimensions)
+    return [
+        Leaf(scope.start, tuple(row[:split]), tuple(row[split:])) for row in run(conn, sql, params(scope, limit=limit))
+    ]
 
 
 def _cells(scope: Scope, dimensions: Sequence[str]) -> str:

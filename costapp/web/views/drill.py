@@ -16,6 +16,7 @@ from costapp.storage.reports.sums import Sums, per, ratio
 from costapp.web import charts
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.anomaly_words import mark_chart
 from costapp.web.filters import MAX_VALUE_LENGTH, View
 from costapp.web.links import drill_url
 from costapp.web.metrics import COLUMNS, Line
@@ -119,7 +120,7 @@ def _context(visit: Visit, view: View, scope: Scope, data: Report, dimension: st
     context["split_names"] = [
         (key, name) for key, name in context["split_names"] if key != dimension and _can_split(scope, key)
     ]
-    context |= split_context(visit, view, data, fixed=fixed)
+    context |= mark_chart(visit, data, split_context(visit, view, data, fixed=fixed))
     groups = contributors(visit, view, scope, dimension, data, fixed)
     context |= {"tiles": tiles(visit, view, scope, data), **people(visit, scope, dimension)}
     context |= {

@@ -14,6 +14,7 @@ from costapp.storage.reports.state import ModelGap, State
 from costapp.storage.reports.sums import Sums, ratio
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.anomaly_words import mark_chart
 from costapp.web.filters import View
 from costapp.web.page import default_preset, frame, project_state, show, view_of
 from costapp.web.splits import ROWS_EXPORTED, ROWS_SHOWN, SPLITS, Report, export, report, split_context, switch_context
@@ -51,7 +52,7 @@ def overview(visit: Visit) -> HttpResponse:
     if kind in {"csv", "json"}:
         return export(kind, data)
     gaps = [] if needs_charges(scope) else unpriced_gaps(visit, scope, data.total.now)
-    context = _frame(visit, view, found, by) | split_context(visit, view, data)
+    context = _frame(visit, view, found, by) | mark_chart(visit, data, split_context(visit, view, data))
     context |= {
         "matters": alert_matters(visit) + matters(data, gaps) + machine_matters(visit),
         **_unattributed_figures(data),
