@@ -246,7 +246,7 @@ class _Run:
             subject={each.dimension: each.value} if each.dimension else {},
             facts=tuple(facts),
             driver=f"Driven by {words_of(drivers[0]['where'])}." if drivers else "",
-            path=f"/p/{self.slug}/anomalies/?{urlencode({'is': each.id})}",
+            path=f"/p/{self.slug}/anomalies/?{urlencode({'id': each.id})}",
             group_key="anomaly",
             period_start=each.start_at,
             period_end=each.end_at,

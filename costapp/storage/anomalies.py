@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -90,7 +91,14 @@ class Mark(NamedTuple):
     above_nano: int
 
 
-_COLUMNS = ", ".join(Anomaly._fields)
+# as text: connections of Django's do not read jsonb
+_COLUMNS = ", ".join("detail::text" if name == "detail" else name for name in Anomaly._fields)
+_DETAIL = Anomaly._fields.index("detail")
+
+
+def _anomaly(row: Sequence[Any]) -> Anomaly:
+    found = Anomaly._make(row)
+    return found._replace(detail=orjson.loads(row[_DETAIL]))
 
 
 def try_lock_project(conn: Connection, project_id: int) -> bool:
@@ -130,13 +138,13 @@ def write_pulse(conn: Connection, project_id: int, new: Pulse) -> None:
 def since(conn: Connection, project_id: int, at: datetime) -> list[Anomaly]:
     """All that lasted until ``at`` or later, withdrawn ones included, oldest first."""
     sql = f"select {_COLUMNS} from anomaly where project_id = %s and end_at > %s order by start_at, id"
-    return [Anomaly._make(row) for row in conn.execute(sql.encode(), (project_id, at))]
+    return [_anomaly(row) for row in conn.execute(sql.encode(), (project_id, at))]
 
 
 def of_id(conn: Connection, project_id: int, anomaly_id: int) -> Anomaly | None:
     sql = f"select {_COLUMNS} from anomaly where project_id = %s and id = %s"
     row = conn.execute(sql.encode(), (project_id, anomaly_id)).fetchone()
-    return Anomaly._make(row) if row else None
+    return _anomaly(row) if row else None
 
 
 _WRITTEN = Found._fields[1:]
@@ -206,7 +214,7 @@ def feed(
     rows = conn.execute(
         sql.encode(), {"project_id": project_id, "start": start, "end": end, "limit": limit, "state": state}
     ).fetchall()
-    return [Anomaly._make(row[:-1]) for row in rows], int(rows[0][-1]) if rows else 0
+    return [_anomaly(row[:-1]) for row in rows], int(rows[0][-1]) if rows else 0
 
 
 def marks(conn: Connection, project_id: int, start: datetime, end: datetime, subject: tuple[str, str] | None,

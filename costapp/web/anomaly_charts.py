@@ -28,13 +28,16 @@ def band_over_time(band: Band, axis: TimeAxis) -> dict[str, Any]:
             when, band.cost_nano, band.expected_nano, band.low_nano, band.high_nano, strict=True
         )
     ]
+    # a fill between lines with gaps would join what is far apart: where no band is known it has no width
+    low = [_first_known(*pair) for pair in zip(band.low_nano, band.expected_nano, band.cost_nano, strict=True)]
+    high = [_first_known(*pair) for pair in zip(band.high_nano, band.expected_nano, band.cost_nano, strict=True)]
     edge = {"type": "scatter", "mode": "lines", "x": places, "line": {"width": 0}, "hoverinfo": "skip"}
     traces = [
-        edge | {"name": "Usual, low", "y": [dollars(nano) for nano in band.low_nano]},
+        edge | {"name": "Usual, low", "y": [dollars(nano) for nano in low]},
         edge
         | {
             "name": "Usual band",
-            "y": [dollars(nano) for nano in band.high_nano],
+            "y": [dollars(nano) for nano in high],
             "fill": "tonexty",
             "fillcolor": "--accent-soft",
         },
@@ -67,6 +70,10 @@ def band_over_time(band: Band, axis: TimeAxis) -> dict[str, Any]:
     known = [nano for nano in (*band.cost_nano, *band.high_nano) if nano is not None]
     layout["yaxis"] = layout["yaxis"] | money_ticks(max(known, default=0))
     return {"data": traces, "layout": layout}
+
+
+def _first_known(*amounts: int | None) -> int:
+    return next((amount for amount in amounts if amount is not None), 0)
 
 
 class MarkedPoint(NamedTuple):
@@ -140,7 +147,6 @@ def money_waterfall(steps: list[Step]) -> dict[str, Any]:
                 "fixedrange": True,
                 "showgrid": False,
                 "zeroline": False,
-                "tickangle": 0,
             },
             "yaxis": {"fixedrange": True, "nticks": 5, "automargin": True, **money_ticks(highest)},
             "margin": {"l": 8, "r": 8, "t": 24, "b": 8},

@@ -99,7 +99,7 @@ def card(visit: Visit, found: Anomaly) -> Card:
         _user_href(visit, user, span),
         (user["user"] or user["session"]) if user else "",
         [f"{DIMENSIONS[key].label.lower()} {value}" if key else "the whole project" for key, value in _members(detail)],
-        _page(visit, "anomalies", [("is", str(found.id))]),
+        _page(visit, "anomalies", [("id", str(found.id))]),
     )
 
 
@@ -176,7 +176,7 @@ def mark_chart(visit: Visit, found: Report, context: dict[str, Any]) -> dict[str
         sum(cell.cost_nano for cells in found.data.cells.values() if (cell := cells[i]))
         for i in range(len(axis.starts))
     ]
-    shown = [ShownMark(mark, _page(visit, "anomalies", [("is", str(mark.id))])) for mark in marks]
+    shown = [ShownMark(mark, _page(visit, "anomalies", [("id", str(mark.id))])) for mark in marks]
     points = [
         MarkedPoint(max(0, bisect_right(axis.starts, each.mark.start_at) - 1), each.mark.title, each.href)
         for each in shown

@@ -20,7 +20,9 @@ from costapp.storage.reports.dimensions import DIMENSIONS
 Connection = psycopg.Connection[Any]
 
 #: In this order: of several names for the same calls the first is told.
-BLAMED = ("feature", "prompt_version", "model", "environment", "variant", "workload", "team")
+BLAMED = ("feature", "prompt_version", "model", "environment", "variant", "team")
+#: Something new of these takes the place of an older one, and is compared with it.
+RELEASED = frozenset({"prompt_version", "model", "variant"})
 DAYS_BACK = 14
 #: A longer incident is explained by its first day: earlier windows of the same shape must not lie in it.
 LONGEST = timedelta(hours=24)
@@ -65,7 +67,7 @@ def cause_of(
         f"{odd.start_at.astimezone(ZoneInfo(zone)):%-d %b, %H:%M}",
         parts,
         driver=_driver_words(main, user),
-        is_new=bool(main and main.new and not user),
+        is_new=bool(main and main.new and not user and not RELEASED & main.where.keys()),
         alike=explanation.alike and not user,
         concentration=_concentration(found, dims, odd, scope, main),
     )
@@ -93,7 +95,9 @@ def _subject_words(odd: Odd) -> str:
 def _driver_words(main: Driver | None, user: dict[str, Any] | None) -> str:
     if user:
         return f"user {user['user']}" if user["user"] else f"session {user['session']}"
-    return words_of(main.where) if main else ""
+    if not main:
+        return ""
+    return f"new {words_of(main.where)}" if main.new and RELEASED & main.where.keys() else words_of(main.where)
 
 
 def words_of(where: dict[str, Any]) -> str:

@@ -98,7 +98,8 @@ def judge_series(
     by_series: dict[tuple[str, str], dict[datetime, Cell]] = defaultdict(dict)
     for cell in found.cells:
         by_series[cell.dimension, cell.value][cell.bucket_at] = cell
-    threshold = threshold_for(limits.alerts_per_week, len(by_series))
+    # who wants no alerts still sees what is odd
+    threshold = threshold_for(max(1.0, limits.alerts_per_week), len(by_series))
     usual = _usual_days(by_series.get(("", ""), {}))
     odd = []
     for (dimension, value), cells in sorted(by_series.items()):

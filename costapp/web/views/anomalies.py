@@ -22,9 +22,9 @@ FILTERS = {"": "All", "open": "Not judged", "confirmed": "Confirmed", "dismissed
 
 @project_page()
 def anomalies(visit: Visit) -> HttpResponse:
-    """The newest of the range, or the one that ``is`` names."""
+    """The newest of the range, or the one that ``id`` names."""
     view, project_id = view_of(visit), visit.project.pk
-    wanted = visit.request.GET.get("is", "")
+    wanted = visit.request.GET.get("id", "")
     state = visit.request.GET.get("judged", "")
     state = state if state in FILTERS else ""
     if wanted:
@@ -81,7 +81,7 @@ def judge(visit: Visit, anomaly_id: int) -> HttpResponse:
         after={"anomaly": before.title, "verdict": verdict, "reason": reason},
     )
     messages.success(visit.request, DONE[verdict])
-    return redirect(f"{reverse('anomalies', kwargs={'slug': visit.project.slug})}?is={anomaly_id}")
+    return redirect(f"{reverse('anomalies', kwargs={'slug': visit.project.slug})}?id={anomaly_id}")
 
 
 DONE = {
