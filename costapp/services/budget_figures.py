@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from costapp.core.forecast import Coming, Forecast, forecast, share_of_day
 from costapp.core.local_days import local_day, local_day_of
 from costapp.core.money import format_usd
-from costapp.core.periods import Period, PeriodKind, previous
+from costapp.core.periods import Period, PeriodKind, period_of, previous
 from costapp.storage.budgets import BudgetRow, Connection
 from costapp.storage.reports import spend
 from costapp.storage.reports.cells import Grain, Scope, needs_charges
@@ -185,3 +185,14 @@ def _movers(
             Mover(key, each.value, each.cost_nano, each.cost_nano - known.get(each.value, 0)) for each in current[key]
         ]
     return found
+
+
+def month_forecast(conn: Connection, project_id: int, time_zone: str, now: datetime, spent_nano: int) -> Forecast:
+    """Where this month of a project will end, whether or not there is a budget for it."""
+    period = period_of(PeriodKind.MONTH, now, time_zone)
+    row = BudgetRow(
+        id=0, project_id=project_id, slug="", time_zone=time_zone, name="", dimension="", values=[], filters={},
+        amount_nano=0, period=PeriodKind.MONTH, rolling_days=None, starts_on=None, ends_on=None, carry_over="none",
+        thresholds=[], owner="", note="", revision=0, created_at=now, channel_ids=[], own_values=[],
+    )  # fmt: skip
+    return forecasts(conn, row, period, now, {"": spent_nano})[""]
