@@ -5,6 +5,9 @@ allowed, or ends in a domain that belongs to the service; anything with a host o
 """
 
 import re
+import warnings
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -74,8 +77,7 @@ def _plugin(url: str) -> "NotifyBase":
         raise NotAllowed(f"The option {unknown[0]} is not allowed. Allowed: {', '.join(sorted(OPTIONS))}.")
     if SERVICES[schema] and not host.endswith(SERVICES[schema]):
         raise NotAllowed(f"The host of {schema}:// must end in {' or '.join(SERVICES[schema])}.")
-    import apprise  # here: it costs every process 20 MiB, and few need it
-
+    apprise = _library()
     asset = apprise.AppriseAsset(http_redirects=False, storage_mode=apprise.PersistentStoreMode.MEMORY)
     plugin = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if plugin is None:
@@ -86,17 +88,26 @@ def _plugin(url: str) -> "NotifyBase":
     return found
 
 
+@cache
+def _library() -> ModuleType:
+    """Apprise with its services loaded. Only here: it costs a process 25 MiB, and few need it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it probes for modules that Python has deprecated
+        import apprise
+
+        apprise.Apprise.instantiate("json://localhost")
+    return apprise
+
+
 def send(config: dict[str, Any], secret: dict[str, str], message: Message) -> Outcome:
     try:
         plugin = _plugin(secret["url"])
     except NotAllowed as problem:
         return broken(str(problem))
-    from apprise import LogCapture
-
     kind = (
         "success" if _is_over(message) else {"critical": "failure", "warning": "warning"}.get(_level(message), "info")
     )
-    with LogCapture() as captured:  # type: ignore[no-untyped-call]  # the only place where apprise says why; never printed: it names addresses
+    with _library().LogCapture() as captured:  # type: ignore[no-untyped-call]  # the only place where apprise says why; never printed: it names addresses
         done = plugin.notify(body=text(message), title=message.heading, notify_type=kind)
         status = _STATUS.search(captured.getvalue())
     if done:
