@@ -3,6 +3,7 @@
 from costapp import (
     admin_accounts,
     admin_audit,
+    admin_budgets,
     admin_channels,
     admin_guardrails,
     admin_pricing,
@@ -13,6 +14,7 @@ from costapp import (
 __all__ = [
     "admin_accounts",
     "admin_audit",
+    "admin_budgets",
     "admin_channels",
     "admin_guardrails",
     "admin_pricing",
