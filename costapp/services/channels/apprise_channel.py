@@ -4,8 +4,12 @@ Apprise opens its own connections, past ``services.outgoing``. So only services 
 allowed, or ends in a domain that belongs to the service; anything with a host of the user's choice is a webhook.
 """
 
+import logging
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -107,12 +111,30 @@ def send(config: dict[str, Any], secret: dict[str, str], message: Message) -> Ou
     kind = (
         "success" if _is_over(message) else {"critical": "failure", "warning": "warning"}.get(_level(message), "info")
     )
-    with _library().LogCapture() as captured:  # type: ignore[no-untyped-call]  # the only place where apprise says why; never printed: it names addresses
+    with _listening() as said:
         done = plugin.notify(body=text(message), title=message.heading, notify_type=kind)
-        status = _STATUS.search(captured.getvalue())
+    status = next((int(found[1]) for line in said if (found := _STATUS.search(line))), 0)
     if done:
         return sent(f"{plugin.service_name} took it.")
-    return _failed(str(plugin.service_name), int(status[1]) if status else 0)
+    return _failed(str(plugin.service_name), status)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """What apprise logs in this thread: the only place where it says why. Never printed, for it names addresses."""
+    thread, lines = threading.get_ident(), []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                lines.append(record.getMessage())
+
+    ear, logger = Ear(), logging.getLogger("apprise")
+    logger.addHandler(ear)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(ear)
 
 
 def _failed(who: str, status: int) -> Outcome:
