@@ -198,6 +198,10 @@ BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
 BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
 BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
+# --- GPU hours (the job is costapp.services.allocate_gpu_hours)
+
+GPU_HOUR_SETTLE_S = env.number("COSTAPP_GPU_HOUR_SETTLE_S", 600)
+
 # --- how long data is kept (the job is costapp.services.retention)
 
 KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)

@@ -3,6 +3,7 @@
 from costapp.models.audit import AuditEntry
 from costapp.models.budget import Budget
 from costapp.models.channel import Channel, Notification, Silence
+from costapp.models.gpu import EngineMapping, GpuPool, GpuRate
 from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
@@ -14,6 +15,9 @@ __all__ = [
     "AuditEntry",
     "Budget",
     "Channel",
+    "EngineMapping",
+    "GpuPool",
+    "GpuRate",
     "Guardrail",
     "IngestKey",
     "LedgerCheck",
