@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0014_delivery'),
+        ('costapp', '0015_gpu_hours'),
     ]
 
     operations = [
