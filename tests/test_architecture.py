@@ -21,7 +21,7 @@ LAYERS = {
     "collectors": {
         "costapp.core", "costapp.storage", "costapp.env", "costapp.__version__",
         "psycopg", "psycopg_pool", "msgspec", "orjson", "zstandard",
-        "google", "grpc", "granian", "uvloop", "opentelemetry", "cramjam", "prometheus_client", "yaml", "dns",
+        "google", "grpc", "granian", "uvloop", "opentelemetry", "cramjam", "prometheus_client", "yaml", "dns", "pynvml",
     },
     "costapp/runtime": {"costapp.env", "psycopg", "kombu"},
 }  # fmt: skip
