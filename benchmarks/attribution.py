@@ -41,6 +41,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> None:
     project_id = _set_up()
+    guard(project_id, per=options.guardrails)
     from costapp.services.attribute import attribute_shards
     from costapp.services.retention import make_partitions
     from costapp.services.rollup import recompute_dirty
@@ -64,6 +65,8 @@ def measure(options: argparse.Namespace) -> None:
             while shards := outbox.marked_shards(conn):
                 for shard in shards:
                     charges += attribute_shards(conn, [shard], limit=options.batch).charges
+        if options.guardrails:
+            judge_all(conn, project_id, per=options.guardrails)
         with _Measured(conn, "rollups") as rolled:
             while recompute_dirty(conn, force=True):
                 pass
@@ -76,11 +79,41 @@ def measure(options: argparse.Namespace) -> None:
         _show_sizes(conn, charges, sum(map(len, traces)))
 
 
+def guard(project_id: int, *, per: list[str]) -> None:
+    """Guardrails that nobody crosses, as nearly always."""
+    from costapp.models import Guardrail
+
+    for each in per:
+        Guardrail.objects.create(
+            project_id=project_id, name=each, per=each, metric="cost", limit_value=1000, minutes=10
+        )
+
+
+def judge_all(conn: psycopg.Connection, project_id: int, *, per: list[str]) -> None:
+    """Judge all marks at once: those of twenty seconds at 1,000 calls/s, say."""
+    from costapp.services.guardrails.judge import judge
+
+    row = conn.execute("select count(*), count(distinct (per, subject)) from guard_mark").fetchone()
+    assert row
+    with _Measured(conn, f"judge guardrails per {', '.join(per)}") as judged:
+        while conn.execute("select exists (select 1 from guard_mark)").fetchone() == (True,):
+            judge(conn, now=datetime.now(UTC))
+    judged.show(row[1], f"sessions, traces and users ({row[0]:,} marks)")
+    for _ in range(100):
+        judge(conn, now=datetime.now(UTC))
+    with _Measured(conn, "judge with nothing to do, 100 times") as idle:
+        for _ in range(100):
+            judge(conn, now=datetime.now(UTC))
+    idle.show(100, "bells")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=2_000, help="marks claimed per transaction")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--guardrails", nargs="*", default=[], choices=["session", "trace", "user"], metavar="PER",
+                        help="with a guardrail per session, trace, user")  # fmt: skip
     parser.add_argument("--profile", action="store_true", help="print where this process spends its time")
     return parser.parse_args()
 

@@ -5,12 +5,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from costapp.admin_audit import Audited
-from costapp.admin_scope import ProjectScoped
+from costapp.admin_scope import OneProjectForm, ProjectScoped
 from costapp.models import Guardrail
 
 
 @admin.register(Guardrail)
 class GuardrailAdmin(Audited, ProjectScoped):
+    form = OneProjectForm
     list_display = ("name", "enabled", "sentence", "level", "project")
     list_filter = ("enabled", "per", "metric", "action", "project")
     list_select_related = ("project",)

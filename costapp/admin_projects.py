@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from costapp.admin_audit import Audited
 from costapp.admin_scope import ProjectScoped
-from costapp.models import IngestKey, Membership, Project
+from costapp.models import Guardrail, IngestKey, Membership, Project
 from costapp.services.audit import Action
 
 
@@ -37,10 +37,11 @@ class ProjectAdmin(Audited, ProjectScoped):
         return bool(request.user.is_superuser)
 
     def save_model(self, request: HttpRequest, obj: Project, form: Any, change: bool) -> None:
-        """Whoever makes a project owns it: otherwise nobody could see its pages."""
+        """Whoever makes a project owns it: otherwise nobody could see its pages. It has the first guardrail."""
         super().save_model(request, obj, form, change)
         if not change:
             Membership.objects.create(project=obj, user_id=request.user.pk, role=Membership.Role.OWNER)
+            Guardrail.give_first(obj)
 
 
 class MembershipForm(forms.ModelForm):

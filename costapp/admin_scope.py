@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
-from django.db.models import ForeignKey, Q, QuerySet
+from django.db.models import ForeignKey, ManyToManyField, Q, QuerySet
 from django.http import HttpRequest
 
 from costapp.models import Membership, Project
@@ -14,6 +15,19 @@ def owned_projects(request: HttpRequest) -> QuerySet[Project]:
     if request.user.is_superuser:
         return projects
     return projects.filter(memberships__user_id=request.user.pk, memberships__role=Membership.Role.OWNER)
+
+
+class OneProjectForm(forms.ModelForm):
+    """Refuses to connect a project's object with things of another project, such as channels."""
+
+    def clean(self) -> dict[str, Any] | None:
+        found = super().clean()
+        project = self.cleaned_data.get("project") or getattr(self.instance, "project", None)
+        for field in self._meta.model._meta.many_to_many:
+            strange = [str(each) for each in self.cleaned_data.get(field.name) or () if each.project != project]
+            if strange:
+                self.add_error(field.name, f"Of another project: {', '.join(strange)}. Choose some of {project}.")
+        return found
 
 
 class ProjectScoped(admin.ModelAdmin):
@@ -37,6 +51,13 @@ class ProjectScoped(admin.ModelAdmin):
             if isinstance(related, ProjectScoped):
                 kwargs["queryset"] = related.get_queryset(request)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_manytomany(self, db_field: ManyToManyField, request: HttpRequest, **kwargs: Any) -> Any:
+        """Only what lies in projects that are theirs; ``OneProjectForm`` sees to it that it is the same one."""
+        related = db_field.related_model
+        if any(field.name == "project" for field in related._meta.fields):
+            kwargs["queryset"] = related._default_manager.filter(project__in=owned_projects(request))
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Filters by relation name every project there is: only for those who may see them all."""

@@ -33,6 +33,7 @@ SCHEDULE = {
     "attribute, even shards": Bell("costapp.attribute", every(1), 2, argument=0),
     "attribute, odd shards": Bell("costapp.attribute", every(1), 2, argument=1),
     "rollup": Bell("costapp.rollup", every(2), 4),
+    "budgets": Bell("costapp.budgets", every(3), 6),
     "judge guardrails": Bell("costapp.judge_guardrails", every(2), 4),
     "alert rules": Bell("costapp.evaluate_rules", every(60), 55),
     "compact ingest log": Bell("costapp.compact_ingest_log", crontab(minute="7"), 1800),

@@ -166,6 +166,12 @@ ALERT_GROUP_WAIT_S = env.number("COSTAPP_ALERT_GROUP_WAIT_S", 30)
 ALERT_GROUP_INTERVAL_S = env.number("COSTAPP_ALERT_GROUP_INTERVAL_S", 300)
 RULE_SUBJECTS = env.number("COSTAPP_RULE_SUBJECTS", 1000, least=1)
 
+# --- budgets (services.evaluate_budgets)
+
+BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
+BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
+BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
+
 # --- how long data is kept (the job is costapp.services.retention)
 
 KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.attribute import attribute_pending
+from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.evaluate_rules import evaluate_rules
 from costapp.services.guardrails.judge import judge
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
@@ -47,6 +48,12 @@ def attribute(group: int) -> None:
 def rollup() -> None:
     with _connection() as conn:
         recompute_dirty(conn, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.budgets")
+def budgets() -> None:
+    with _connection() as conn:
+        evaluate_due(conn, budget_s=BUDGET_S)
 
 
 @shared_task(name="costapp.judge_guardrails")

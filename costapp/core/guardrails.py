@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeVar
 
+from costapp.core.budgets import BUDGET_DIMENSIONS
 from costapp.core.money import format_usd
 
 _Each = TypeVar("_Each")
@@ -170,8 +171,8 @@ class Decision(IntEnum):
         return self.name.lower()
 
 
-#: What a question may name. The first three are also what guardrails are about, besides the feature.
-ASKABLE = ("session", "trace", "user", "feature", "team", "environment", "model")
+#: What a question may name: whom guardrails are about, and what budgets can be for.
+ASKABLE = frozenset({*Per, *BUDGET_DIMENSIONS})
 
 
 class Stop(NamedTuple):
@@ -210,6 +211,27 @@ class Allowance(NamedTuple):
 
     def concerns(self, question: Mapping[str, str]) -> bool:
         return all(question.get(name) in values for name, values in self.scope.items())
+
+
+#: A budget without a threshold of its own below 100 % warns from here.
+WARNS_AT_PERCENT = 80
+
+
+def budget_says(
+    name: str, subject: str, *, spent_nano: int, limit_nano: int, thresholds: Iterable[int], blocks: bool
+) -> tuple[Decision, str]:
+    """What a budget tells apps: nothing, from its highest threshold below 100 % of spend on *warn*, spent *block*.
+
+    ``thresholds`` are the percentages of actual spend at which people are told.
+    """
+    percent = max((each for each in thresholds if each < 100), default=WARNS_AT_PERCENT)
+    if spent_nano * 100 < percent * limit_nano:
+        return Decision.ALLOW, ""
+    whose = f"{name} ({subject})" if subject else name
+    figures = f"{format_usd(spent_nano)} of {format_usd(limit_nano)}"
+    if spent_nano < limit_nano:
+        return Decision.WARN, f"Budget {whose} is nearly spent: {figures}."
+    return Decision.BLOCK if blocks else Decision.WARN, f"Budget {whose} is spent: {figures}."
 
 
 class Answer(NamedTuple):

@@ -1,6 +1,7 @@
 """The control plane: what people configure. The data plane is SQL in ``costapp.storage``."""
 
 from costapp.models.audit import AuditEntry
+from costapp.models.budget import Budget
 from costapp.models.channel import Channel, Silence
 from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
@@ -11,6 +12,7 @@ from costapp.models.rule import AlertRule
 __all__ = [
     "AlertRule",
     "AuditEntry",
+    "Budget",
     "Channel",
     "Guardrail",
     "IngestKey",

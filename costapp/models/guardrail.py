@@ -93,6 +93,11 @@ class Guardrail(models.Model):
         return self.name
 
     @classmethod
+    def give_first(cls, project: Project) -> "Guardrail":
+        """What a new project begins with: told on the page Alerts, blocks nobody. docs/guardrails.md says why."""
+        return cls.objects.create(project=project, name="Runaway session", limit_value=300, minutes=5)
+
+    @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> "Guardrail":
         """Limits without nine zeros behind the point, in forms and in the audit log."""
         guardrail = super().from_db(*args, **kwargs)
@@ -116,10 +121,3 @@ class Guardrail(models.Model):
 
     def sentence(self) -> str:
         return self.as_rule().sentence()
-
-
-#: What a new project begins with: told on the Alerts page, blocks nothing. docs/guardrails.md says why.
-FIRST: dict[str, Any] = {
-    "name": "Runaway session", "per": Guardrail.Per.SESSION, "metric": Guardrail.Metric.CALLS,
-    "limit_value": Decimal(300), "minutes": 5, "action": Guardrail.Action.WARN, "level": Level.WARNING,
-}  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from costapp.models import IngestKey, Membership, Project
+from costapp.models import Guardrail, IngestKey, Membership, Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +29,6 @@ def create_first_project(*, user_name: str = "admin", password: str = "") -> Fir
         user = users.create_superuser(user_name, password=password)
         project = Project.objects.create(slug="default", name="My project")
         Membership.objects.create(project=project, user=user, role=Membership.Role.OWNER)
+        Guardrail.give_first(project)
         _, key = IngestKey.issue(project, name="First key")
     return FirstSignIn(user=user_name, password=password, project=project.slug, key=key)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 from django.conf import settings
 
-from costapp.storage import audit, gpu_samples, ingest_log, kinds, partitions
+from costapp.storage import audit, budgets, gpu_samples, ingest_log, kinds, partitions
 
 #: Partitions exist this far ahead; a machine that slept for a week still finds today's.
 DAYS_AHEAD = 14
@@ -59,6 +59,7 @@ def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today
         gpu_samples.drop_places_before(conn, day=horizon)
     oldest_entry = datetime.combine(today - timedelta(days=settings.KEEP_AUDIT_DAYS), time(), UTC)
     audit.drop_before(conn, at=oldest_entry)
+    budgets.drop_before(conn, at=datetime.combine(today - timedelta(days=settings.KEEP_CHARGES_DAYS), time(), UTC))
     return dropped
 
 

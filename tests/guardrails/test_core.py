@@ -19,6 +19,7 @@ from costapp.core.guardrails import (
     Standing,
     Stop,
     alert_key,
+    budget_says,
     follow,
     unknown,
 )
@@ -155,6 +156,28 @@ def test_the_budget_named_has_the_smallest_share_left(budgets, question):
 def test_one_more_incident_never_loosens_an_answer(found, one_more, question):
     before = Standing(found).answer(question, NOON)
     assert Standing([*found, one_more]).answer(question, NOON).decision >= before.decision
+
+
+@given(st.integers(0, 10**13), st.integers(0, 10**13), st.lists(st.integers(1, 1000), max_size=5), st.booleans())
+def test_a_budget_blocks_only_when_it_is_spent_and_set_to(spent, limit, thresholds, blocks):
+    decision, reason = budget_says("B", "", spent_nano=spent, limit_nano=limit, thresholds=thresholds, blocks=blocks)
+    assert (decision is Decision.BLOCK) == (blocks and spent >= limit)
+    assert bool(reason) == (decision is not Decision.ALLOW)
+    less, _ = budget_says("B", "", spent_nano=spent, limit_nano=limit + 1, thresholds=thresholds, blocks=blocks)
+    assert less <= decision
+
+
+def test_a_budget_warns_from_its_highest_threshold_below_a_hundred_percent():
+    def says(spent: int, thresholds: list[int]) -> tuple[Decision, str]:
+        return budget_says(
+            "Bots", "a", spent_nano=spent * 10**9, limit_nano=100 * 10**9, thresholds=thresholds, blocks=True
+        )
+
+    assert says(79, [50, 80, 100])[0] is Decision.ALLOW
+    assert says(80, [50, 80, 100]) == (Decision.WARN, "Budget Bots (a) is nearly spent: $80.00 of $100.00.")
+    assert says(80, [95])[0] is Decision.ALLOW
+    assert says(80, [])[0] is Decision.WARN
+    assert says(100, []) == (Decision.BLOCK, "Budget Bots (a) is spent: $100.00 of $100.00.")
 
 
 def test_an_incident_of_one_feature_does_not_stop_another_and_a_question_without_a_feature_is_about_all():

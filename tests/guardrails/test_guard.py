@@ -10,10 +10,13 @@ import pytest
 from django.utils import timezone
 
 from costapp.core.guardrails import Incident, alert_key
-from costapp.models import IngestKey, Project
+from costapp.models import Budget, IngestKey, Project
+from costapp.services.drain import drain
+from costapp.services.evaluate_budgets import evaluate_due
 from costapp.storage import guardrails as store
+from tests import pipeline
 from tests.collectors.conftest import Answer, Collector, database_url
-from tests.guardrails.conftest import guardrail
+from tests.guardrails.conftest import calls, guardrail
 from tests.guardrails.proxy import Proxy
 
 __all__ = ["database_url"]  # fixture
@@ -23,7 +26,7 @@ PATH = "/api/v1/guard"
 
 @pytest.fixture(scope="module")
 def collector(database_url):
-    process = Collector(database_url, COSTAPP_GUARD_STALE_SECONDS="2")
+    process = Collector(database_url, COSTAPP_GUARD_STALE_SECONDS="2", COSTAPP_GUARD_PER_SECOND="0")
     yield process
     code, log = process.stop()
     assert code == 0, log
@@ -60,6 +63,28 @@ def test_a_blocked_session_is_told_to_stop_why_and_when_to_come_back(conn, proje
     assert 60 < int(answer.headers["retry-after"]) == answer.json["retry_after"] <= 91
     assert ask(collector, key, "session=s-2&feature=bot").json["decision"] == "allow"
     assert ask(collector, key).json["decision"] == "allow"
+
+
+def test_a_budget_that_is_spent_blocks_its_feature_and_says_what_is_left_of_the_others(conn, project, collector, key):
+    now = datetime.now(UTC)
+    for name, fields in {
+        "Bot": {"dimension": "feature", "values": ["bot"], "amount_nano": 30_000_000, "blocks": True},
+        "Each team": {"dimension": "feature", "amount_nano": 10**9},
+        "All": {"amount_nano": 40_000_000},
+    }.items():
+        Budget.objects.create(project=project, name=name, **fields)
+    spans = calls(10, at=now) + calls(1, at=now, first=50, feature="search", session="s-9")
+    pipeline.store(conn, spans, project_id=project.pk)
+    drain(conn)
+    evaluate_due(conn)
+    bot = ask(collector, key, "feature=bot").json
+    assert (bot["decision"], bot["reason"]) == ("block", "Budget Bot is spent: $0.035 of $0.03.")
+    assert bot["retry_after"] > 60
+    assert (bot["budget"]["name"], bot["budget"]["left_nano"], bot["budget"]["left"]) == ("Bot", 0, "$0.00")
+    search = ask(collector, key, "feature=search").json
+    assert (search["decision"], search["reason"]) == ("warn", "Budget All is nearly spent: $0.0385 of $0.04.")
+    assert (search["budget"]["name"], search["budget"]["left_nano"]) == ("All", 40_000_000 - 38_500_000)
+    assert ask(collector, key, "feature=bot&user=ann").json["decision"] == "block"
 
 
 def test_a_guardrail_that_warns_does_not_stop(conn, project, collector, key):
@@ -176,7 +201,7 @@ def test_while_the_database_is_away_the_project_decides_and_it_recovers(
     project.guard_fails_closed = closed
     project.save()
     with Proxy(conn) as proxy:
-        collector = Collector(proxy.url(database_url), COSTAPP_GUARD_STALE_SECONDS="1")
+        collector = Collector(proxy.url(database_url), COSTAPP_GUARD_STALE_SECONDS="1", COSTAPP_GUARD_PER_SECOND="0")
         try:
             assert ask(collector, key).json == {
                 "decision": "allow", "reason": "", "known": True, "retry_after": None, "budget": None,
