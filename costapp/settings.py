@@ -5,6 +5,7 @@ from pathlib import Path
 import dj_database_url
 
 from costapp import env
+from costapp.core.targets import read_allowed
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = env.default_home()

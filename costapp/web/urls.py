@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 
 from costapp.storage.reports.dimensions import DIMENSIONS
-from costapp.web.views import accounts, calls, connect, drill, health, overview, traces
+from costapp.web.views import accounts, alerts, calls, connect, drill, health, overview, rules, traces
 
 dimension = "|".join(key for key in DIMENSIONS if key != "session")
 
@@ -16,6 +16,15 @@ urlpatterns = [
     path("p/<slug:slug>/session/", traces.session, name="session"),
     path("p/<slug:slug>/trace/<str:trace>/", traces.trace, name="trace"),
     path("p/<slug:slug>/trace/<str:trace>/<str:span>/", traces.call, name="call"),
+    path("p/<slug:slug>/alerts/", alerts.alerts, name="alerts"),
+    path("p/<slug:slug>/alerts/<int:alert_id>/", alerts.alert, name="alert"),
+    path("p/<slug:slug>/alerts/<int:alert_id>/acknowledge/", alerts.acknowledge, name="acknowledge"),
+    path("p/<slug:slug>/alerts/<int:alert_id>/snooze/", alerts.snooze, name="snooze"),
+    path("p/<slug:slug>/alerts/rules/new/", rules.new_rule, name="new-rule"),
+    path("p/<slug:slug>/alerts/rules/preview/", rules.rule_preview, name="rule-preview"),
+    path("p/<slug:slug>/alerts/rules/<int:rule_id>/", rules.edit_rule, name="edit-rule"),
+    path("p/<slug:slug>/alerts/rules/<int:rule_id>/switch/", rules.switch_rule, name="switch-rule"),
+    path("p/<slug:slug>/alerts/rules/<int:rule_id>/delete/", rules.delete_rule, name="delete-rule"),
     path("p/<slug:slug>/health/", health.health, name="health"),
     path("p/<slug:slug>/connect/", connect.connect, name="connect"),
     path("p/<slug:slug>/connect/waiting/", connect.waiting, name="waiting"),

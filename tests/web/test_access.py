@@ -8,14 +8,16 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from costapp.core.ids import span_id_text
-from costapp.models import IngestKey, Membership
+from costapp.models import AlertRule, IngestKey, Membership
 from costapp.web import urls
 from tests.web.conftest import add_member, add_project
 
 pytestmark = pytest.mark.django_db
 
 OPEN = {"sign-in", "sign-out", "home"}
-OWNER_ONLY = {"new-key", "revoke-key"}
+OWNER_ONLY = {"new-key", "revoke-key", "new-rule", "edit-rule", "rule-preview", "switch-rule", "delete-rule"}
+EDITOR_ONLY = {"acknowledge", "snooze"}
+POSTED = (OWNER_ONLY | EDITOR_ONLY) - {"new-rule", "edit-rule"}
 PROJECT_PAGES = [
     pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN
 ]
@@ -24,12 +26,15 @@ PROJECT_PAGES = [
 def address(world, pattern, *, project=None):
     trace, span = world.conn.execute("select trace_id, span_id from charge order by start_at limit 1").fetchone()
     key, _ = IngestKey.issue(world.project, "k")
+    rule, _ = AlertRule.objects.get_or_create(project=world.project, name="r", warning=1)
     values = {
         "slug": (project or world.project).slug,
         "trace": UUID(str(trace)).hex,
         "span": span_id_text(span),
         "key_id": key.pk,
         "dimension": "feature",
+        "alert_id": alert_id(world),
+        "rule_id": rule.pk,
     }
     kwargs = {
         name: value
@@ -39,8 +44,20 @@ def address(world, pattern, *, project=None):
     return reverse(pattern.name, kwargs=kwargs) + "?is=" + ("s-1" if pattern.name == "session" else "checkout")
 
 
+def alert_id(world):
+    """An alert of the project, committed, as every client sees it."""
+    world.conn.execute(
+        "insert into alert (project_id, key, source, source_id, subject, level, state, title, detail, path, group_key,"
+        " parent_key, channel_ids, opened_at, changed_at)"
+        " values (%s, 'k', 'system', 0, '{}', 'info', 'open', 't', '{}', '/', 'g', '', '{}', now(), now())"
+        " on conflict do nothing",
+        (world.project.pk,),
+    )
+    return world.conn.execute("select id from alert where project_id = %s", (world.project.pk,)).fetchone()[0]
+
+
 def ask(client, pattern, url):
-    return client.post(url) if pattern.name in OWNER_ONLY else client.get(url)
+    return client.post(url) if pattern.name in POSTED else client.get(url)
 
 
 @pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
@@ -66,7 +83,7 @@ def test_a_superuser_without_membership_finds_nothing(world, pattern):
 @pytest.mark.parametrize("pattern", PROJECT_PAGES, ids=lambda pattern: pattern.name)
 def test_a_viewer_reads_everything_and_changes_nothing(world, pattern):
     viewer = add_member(world.project, Membership.Role.VIEWER)
-    expected = 404 if pattern.name in OWNER_ONLY else 200
+    expected = 404 if pattern.name in OWNER_ONLY | EDITOR_ONLY else 200
     assert ask(world.client(viewer), pattern, address(world, pattern)).status_code == expected
 
 
@@ -80,7 +97,11 @@ def test_objects_of_another_project_are_not_found_under_ones_own(world):
     stranger = add_member(other)
     client = world.client(stranger)
     for pattern in PROJECT_PAGES:
-        if pattern.name in {"trace", "call", "session", "revoke-key"}:
+        if pattern.name in {"trace", "call", "session", "revoke-key", "alert"} | EDITOR_ONLY | OWNER_ONLY - {
+            "new-key",
+            "new-rule",
+            "rule-preview",
+        }:
             assert ask(client, pattern, address(world, pattern, project=other)).status_code == 404, pattern.name
     assert IngestKey.objects.filter(revoked_at=None).exists()
 

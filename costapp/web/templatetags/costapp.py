@@ -66,6 +66,12 @@ def ago(context: RequestContext, at: datetime | None) -> str:
     return fmt.ago(at, context["visit"].now)
 
 
+@register.simple_tag
+def lasted(since: datetime, until: datetime | None) -> str:
+    """How long something was the case."""
+    return fmt.GAP if until is None else fmt.duration((until - since).total_seconds() * 1e6)
+
+
 @register.simple_tag(takes_context=True)
 def page(context: RequestContext, name: str, **kwargs: Any) -> str:
     """The address of a page of this project."""

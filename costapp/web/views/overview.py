@@ -3,8 +3,11 @@
 from typing import Any, NamedTuple
 
 from django.http import HttpResponse
+from django.urls import reverse
 
+from costapp.core.alerts import Level
 from costapp.storage.reports import state as states
+from costapp.storage.reports.alert_lists import open_alerts
 from costapp.storage.reports.cells import Scope, Unanswerable, needs_charges
 from costapp.storage.reports.health import self_check
 from costapp.storage.reports.state import ModelGap, State
@@ -14,9 +17,11 @@ from costapp.web.access import Visit, project_page
 from costapp.web.filters import View
 from costapp.web.page import default_preset, frame, project_state, show, view_of
 from costapp.web.splits import ROWS_EXPORTED, ROWS_SHOWN, SPLITS, Report, export, report, split_context, switch_context
+from costapp.web.views.alerts import rules_are_stale
 from costapp.web.views.health import catalogue_check, ledger_check
 
 UNATTRIBUTED_WORTH_SAYING = 0.05
+ALERTS_SHOWN = 3
 
 
 class Matter(NamedTuple):
@@ -26,6 +31,7 @@ class Matter(NamedTuple):
     text: str
     link: str  #: name of the page that helps
     action: str
+    href: str = ""  #: its address, where the name alone does not lead there
 
 
 @project_page()
@@ -46,7 +52,10 @@ def overview(visit: Visit) -> HttpResponse:
         return export(kind, data)
     gaps = [] if needs_charges(scope) else unpriced_gaps(visit, scope, data.total.now)
     context = _frame(visit, view, found, by) | split_context(visit, view, data)
-    context |= {"matters": matters(data, gaps) + machine_matters(visit), **_unattributed_figures(data)}
+    context |= {
+        "matters": alert_matters(visit) + matters(data, gaps) + machine_matters(visit),
+        **_unattributed_figures(data),
+    }
     return show(visit, "overview.html", context)
 
 
@@ -58,6 +67,24 @@ def _unattributed_figures(data: Report) -> dict[str, Any]:
     line = next((line for line in data.lines if line.value == ""), None)
     requests = line.now.requests if line else 0
     return {"unattributed": line, "unattributed_share": ratio(requests, data.total.now.requests)}
+
+
+def alert_matters(visit: Visit) -> list[Matter]:
+    """The worst open alerts that nobody looks after yet, and whether rules are judged at all."""
+    found = []
+    if rules_are_stale(visit):
+        found.append(Matter("bad", "Alert rules are not being judged: no alert is no news.", "alerts", "See Alerts"))
+    rows, _ = open_alerts(visit.conn, visit.project.pk, limit=ALERTS_SHOWN + 1)
+    unseen = [
+        row for row in rows if not row.acknowledged_at and not (row.snoozed_until and row.snoozed_until > visit.now)
+    ]
+    for row in unseen[:ALERTS_SHOWN]:
+        level = "bad" if row.level == Level.CRITICAL else "warn"
+        href = reverse("alert", kwargs={"slug": visit.project.slug, "alert_id": row.id})
+        found.append(Matter(level, row.title, "alerts", "See the alert", href))
+    if len(unseen) > ALERTS_SHOWN:
+        found.append(Matter("warn", "More alerts are open.", "alerts", "See all alerts"))
+    return found
 
 
 def unpriced_gaps(visit: Visit, scope: Scope, total: Sums) -> list[ModelGap]:

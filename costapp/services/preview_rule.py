@@ -1,0 +1,232 @@
+"""When a rule would have told somebody: past cells through the same state machine, without writing anything.
+
+Windows of an hour or longer are replayed hour by hour over 30 days, windows of days day by day over 90 days, shorter
+ones in their own steps over 7 days. The cells are read once, by one statement, and slid over here.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import accumulate
+from operator import add, sub
+from typing import Any, NamedTuple
+
+import psycopg
+
+from costapp.core.alert_bands import band_of
+from costapp.core.alert_metrics import WINDOWS, Family, Window, grain_of
+from costapp.core.alert_rules import Kind, Reading, Rule, Severity, State, badness, of_threshold, step
+from costapp.core.alert_windows import STEPS, band_ends, last_edge, next_edge, start_of
+from costapp.models import AlertRule, Project
+from costapp.storage.reports.rule_readings import VALUES, Figures, Question, read
+from costapp.storage.reports.sums import Sums
+
+Connection = psycopg.Connection[Any]
+
+DAYS = {"5m": 7, "hour": 30, "day": 90}
+STEP_WORDS = {"5m": "every 5 minutes", "hour": "hour by hour", "day": "day by day"}
+MOST_SUBJECTS = 20
+BAND_REACH = timedelta(weeks=4, hours=2)
+
+
+class Firing(NamedTuple):
+    """One alert that there would have been."""
+
+    subject: str
+    severity: Severity  #: the worst it reached
+    opened_at: datetime
+    resolved_at: datetime | None
+
+
+class Point(NamedTuple):
+    end: datetime
+    measure: int | None  #: on the scale of the thresholds as typed
+
+
+class Preview(NamedTuple):
+    firings: list[Firing]
+    lines: dict[str, list[Point]]  #: by subject
+    subjects: int  #: how many there are; `lines` may hold fewer
+    days: int
+    steps: str
+    now: str  #: the subject to show: the one with most firings, else the worst at the end
+
+
+def preview(conn: Connection, project: Project, rule: AlertRule, now: datetime) -> Preview:
+    """``rule`` need not be saved, but valid."""
+    grain = _grain(rule)
+    zone = project.time_zone
+    ends = _ends(last_edge(now, grain, zone), grain, zone)
+    question, width = _question(project, rule, grain)
+    cells = _cells_before(ends[0], rule, grain, zone) + ends
+    answer = read(conn, question, cells, limit=MOST_SUBJECTS)
+    machine = _in_steps(rule, grain)
+    subjects = sorted({name for found in answer.figures.values() for name in found}) or [""]
+    firings: list[Firing] = []
+    lines: dict[str, list[Point]] = {}
+    for subject in subjects:
+        line = [answer.figures.get(end, {}).get(subject) for end in cells]
+        readings = _readings(rule, machine, cells, line, width, zone)
+        lines[subject], fired = _replay(machine, subject, readings, since=ends[0])
+        firings += fired
+    shown = _most_interesting(lines, firings, machine)
+    firings.sort(key=lambda firing: firing.opened_at)
+    return Preview(firings, lines, answer.subjects, DAYS[grain], STEP_WORDS[grain], shown)
+
+
+def _grain(rule: AlertRule) -> str:
+    """The step of the replay: cells of an hour serve every window of whole hours."""
+    if rule.the_metric.family in (Family.SILENCE, Family.CALLS):
+        return "5m"
+    window = rule.the_window
+    return "hour" if window.grain == "5m" and window.length >= timedelta(hours=1) else window.grain
+
+
+def _question(project: Project, rule: AlertRule, grain: str) -> tuple[Question, int]:
+    """What single cells to read, and how many make a window (0: as long as it was silent)."""
+    one = {"5m": WINDOWS["5m"], "hour": Window("hour", "1 hour", timedelta(hours=1), "hour"), "day": WINDOWS["1d"]}
+    family = rule.the_metric.family
+    is_silence = family is Family.SILENCE
+    width = 0 if is_silence else rule.the_window.length // one[grain].length
+    if any(not _in_rollup(key) for key in (rule.by, *rule.filters)):
+        one["hour"] = one["hour"]._replace(grain="5m")  # users and sessions are read from calls
+    family = Family.SUMS if is_silence else family
+    return Question(project.pk, project.time_zone, family, one[grain], rule.by, rule.filter_pairs), width
+
+
+def _in_rollup(key: str) -> bool:
+    return key not in ("user", "session")
+
+
+def _ends(last: datetime, grain: str, zone: str) -> list[datetime]:
+    first = last_edge(last - timedelta(days=DAYS[grain]), grain, zone)
+    return list(_edges(first, last, grain, zone))
+
+
+def _edges(first: datetime, last: datetime, grain: str, zone: str) -> Iterator[datetime]:
+    edge = first
+    while edge <= last:
+        yield edge
+        edge = next_edge(edge, grain, zone)
+
+
+def _cells_before(first: datetime, rule: AlertRule, grain: str, zone: str) -> list[datetime]:
+    """Cells that the first windows, and what they are compared with, reach back to."""
+    start = start_of(first, rule.the_window, zone)
+    if rule.the_condition.compares_periods:
+        start = start_of(start, rule.the_window, zone)
+    if rule.the_condition.needs_band:
+        start = start_of(first - BAND_REACH, rule.the_window, zone)
+    if grain == "day":
+        edges = list(_edges(last_edge(start, grain, zone), first, grain, zone))
+    else:
+        edges = list(_edges(last_edge(start, grain, zone) + STEPS[grain], first, grain, zone))
+    return [edge for edge in edges if edge < first]
+
+
+def _in_steps(rule: AlertRule, grain: str) -> Rule:
+    """The rule at the pace of the replay: calm windows are fewer where the steps are longer."""
+    machine = rule.to_rule()
+    live = grain_of(rule.the_metric, rule.the_window)
+    if live == grain or grain == "day":
+        return machine
+    steps = STEPS[grain] // STEPS["5m"] if live == "5m" else 1
+    return machine._replace(calm_readings=max(1, -(-machine.calm_readings // steps)))
+
+
+def _readings(
+    rule: AlertRule, machine: Rule, cells: Sequence[datetime], line: Sequence[Figures | None], width: int, zone: str
+) -> list[Reading]:
+    """One reading per window, from the first call of the subject on."""
+    first = next((place for place, found in enumerate(line) if found and found.requests), len(line))
+    if width == 0:
+        return list(_silences(cells, line, first))
+    value = VALUES[rule.metric]
+    figures = list(_slide(line, width))
+    values = {cells[place]: value(found) for place, found in enumerate(figures) if place >= first}
+    readings = []
+    for place in range(first if rule.by else 0, len(cells)):
+        end = cells[place]
+        reading = Reading(end, value(figures[place]), figures[place].requests)
+        if machine.condition.compares_periods:
+            reading = reading._replace(before=values.get(start_of(end, rule.the_window, zone)))
+        elif machine.condition.needs_band:
+            past = [values.get(each) for each in band_ends(end, rule.the_window, zone)]
+            reading = reading._replace(band=band_of([each for each in past if each is not None]))
+        readings.append(reading)
+    return readings
+
+
+def _silences(cells: Sequence[datetime], line: Sequence[Figures | None], first: int) -> Iterator[Reading]:
+    quiet = 0
+    for place in range(first, len(cells)):
+        found = line[place]
+        quiet = 0 if found and found.requests else quiet + 1
+        yield Reading(cells[place], quiet * 300, 1)
+
+
+def _slide(line: Sequence[Figures | None], width: int) -> Iterator[Figures]:
+    """Figures of each window of ``width`` cells, by adding the newest cell and taking the oldest away."""
+    sample = next((found for found in line if found), Figures())
+    none = (0,) * len(_flat(sample))
+    flat = [_flat(found) if found else none for found in line]
+    sums = list(accumulate(flat, lambda a, b: tuple(map(add, a, b)), initial=none))
+    slots: Counter[int] = Counter()
+    for place in range(len(line)):
+        first = max(0, place + 1 - width)
+        window = tuple(map(sub, sums[place + 1], sums[first]))
+        if sample.slots is not None:
+            slots.update((line[place] or Figures()).slots or {})
+            if place >= width:
+                slots.subtract((line[place - width] or Figures()).slots or {})
+        yield _unflat(sample, window, slots)
+
+
+def _flat(found: Figures) -> tuple[int, ...]:
+    numbers = (found.requests, found.unattributed, found.fallbacks, found.sessions, *found.sums)
+    return tuple(number or 0 for number in numbers)
+
+
+def _unflat(sample: Figures, numbers: tuple[int, ...], slots: Counter[int]) -> Figures:
+    """What the sample does not know stays unknown."""
+    requests, unattributed, fallbacks, sessions, *sums = numbers
+    return Figures(
+        requests,
+        Sums._make(None if known is None else number for known, number in zip(sample.sums, sums, strict=True)),
+        None if sample.unattributed is None else unattributed,
+        None if sample.fallbacks is None else fallbacks,
+        None if sample.sessions is None else sessions,
+        {slot: count for slot, count in slots.items() if count} if sample.slots is not None else None,
+    )
+
+
+def _replay(
+    machine: Rule, subject: str, readings: Sequence[Reading], *, since: datetime
+) -> tuple[list[Point], list[Firing]]:
+    state, points, firings = State(), [], list[Firing]()
+    for reading in readings:
+        if reading.end < since:
+            continue
+        bad = badness(reading, machine)
+        points.append(Point(reading.end, None if bad is None else of_threshold(bad, machine.condition)))
+        state, transitions = step(state, reading, machine, reading.end)
+        for transition in transitions:
+            if transition.kind is Kind.OPENED:
+                firings.append(Firing(subject, transition.severity, transition.at, None))
+            elif transition.kind is Kind.ESCALATED:
+                firings[-1] = firings[-1]._replace(severity=transition.severity)
+            elif transition.kind is Kind.RESOLVED:
+                firings[-1] = firings[-1]._replace(resolved_at=transition.at)
+    return points, firings
+
+
+def _most_interesting(lines: dict[str, list[Point]], firings: Sequence[Firing], machine: Rule) -> str:
+    """The subject to draw: the one that fired most, else the one that came closest."""
+    if firings:
+        return Counter(firing.subject for firing in firings).most_common(1)[0][0]
+
+    def closest(subject: str) -> int:
+        known = [of_threshold(p.measure, machine.condition) for p in lines[subject] if p.measure is not None]
+        return max(known, default=-(2**62))
+
+    return max(lines, key=lambda name: (closest(name), name), default="")
