@@ -56,7 +56,7 @@ class Notes:
     """What happened to requests that reached no transaction, until it is written to `ingest_log`."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[int, int, str, str], LogEntry] = {}
+        self._entries: dict[tuple[int, int | None, str, str], LogEntry] = {}
 
     def add(self, batch: Batch, *, received: int, rejected: int, reasons: Counter[str]) -> None:
         key = (batch.project_id, batch.key_id, batch.signal, batch.transport)

@@ -44,7 +44,8 @@ def fetch(endpoint: Endpoint, rules: Rules, *, authorization: str, timeout_s: fl
     target = endpoint.target
     address = checked(target, rules)[0]
     connection = _connection(target, address, timeout_s)
-    held: list[Any] = []
+    held: list[Any] = []  # the connection forgets its socket while the answer is still being read
+    responses: list[Any] = []
     watchdog = threading.Timer(max(0.05, deadline - time.monotonic()), _cut_off, [connection, held])
     watchdog.daemon = True
     watchdog.start()
@@ -57,6 +58,7 @@ def fetch(endpoint: Endpoint, rules: Rules, *, authorization: str, timeout_s: fl
             headers["Authorization"] = authorization
         connection.request("GET", target.path, headers=headers, preload_content=False, decode_content=False)
         response = connection.getresponse()
+        responses.append(response)
         if response.status != 200:
             raise Failed(_meaning(response.status))
         body = _body(response, rules.answer_bytes)
@@ -68,7 +70,8 @@ def fetch(endpoint: Endpoint, rules: Rules, *, authorization: str, timeout_s: fl
         raise Failed(f"No whole answer within {timeout_s:g} seconds." if late else _in_words(error)) from None
     finally:
         watchdog.cancel()
-        connection.close()
+        for thing in (*responses, connection, *held):
+            thing.close()
 
 
 def checked(target: Target, rules: Rules) -> list[str]:

@@ -34,7 +34,7 @@ from costapp.storage.scrape_targets import Status, TargetRow, enabled_targets, i
 
 log = logging.getLogger("costapp.collectors")
 
-_RELOAD_SECONDS = 5.0
+_RELOAD_SECONDS = 2.0
 _DISCOVER_SECONDS = 30.0
 _NOTE_SECONDS = 30
 
