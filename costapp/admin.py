@@ -3,6 +3,9 @@
 from costapp import (
     admin_accounts,
     admin_audit,
+    admin_budgets,
+    admin_channels,
+    admin_gpu,
     admin_guardrails,
     admin_pricing,
     admin_projects,
@@ -13,6 +16,9 @@ from costapp import (
 __all__ = [
     "admin_accounts",
     "admin_audit",
+    "admin_budgets",
+    "admin_channels",
+    "admin_gpu",
     "admin_guardrails",
     "admin_pricing",
     "admin_projects",

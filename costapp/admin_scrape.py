@@ -3,17 +3,16 @@
 from typing import Any
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from costapp import sealing
 from costapp.admin_audit import Audited
 from costapp.admin_scope import ProjectScoped
 from costapp.core.targets import Refused
 from costapp.models import ScrapeTarget
+from costapp.services import sealed
 from costapp.services.scrape_targets import check
 
 STATUS = ("last_at", "state", "samples", "detail")
@@ -50,8 +49,8 @@ class ScrapeTargetForm(forms.ModelForm):
             target.key_id, target.secret = "", b""
         elif given:
             try:
-                target.key_id, target.secret = sealing.seal(settings.FIELD_KEYS, {"secret": given}, str(target.seal_id))
-            except sealing.CannotSeal as problem:
+                target.key_id, target.secret = sealed.seal({"secret": given}, str(target.seal_id))
+            except sealed.CannotSeal as problem:
                 raise ValidationError(str(problem)) from None
         elif not target.secret:
             self.add_error("password", "Enter the password or token.")

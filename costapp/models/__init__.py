@@ -2,7 +2,8 @@
 
 from costapp.models.audit import AuditEntry
 from costapp.models.budget import Budget
-from costapp.models.channel import Channel, Silence
+from costapp.models.channel import Channel, Notification, Silence
+from costapp.models.gpu import EngineMapping, GpuPool, GpuRate
 from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
@@ -15,10 +16,14 @@ __all__ = [
     "AuditEntry",
     "Budget",
     "Channel",
+    "EngineMapping",
+    "GpuPool",
+    "GpuRate",
     "Guardrail",
     "IngestKey",
     "LedgerCheck",
     "Membership",
+    "Notification",
     "PriceList",
     "Project",
     "RateSet",

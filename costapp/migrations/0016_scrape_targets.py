@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0013_budget_blocks'),
+        ('costapp', '0015_gpu_hours'),
     ]
 
     operations = [
