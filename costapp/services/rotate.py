@@ -7,7 +7,7 @@ from django.db import transaction
 from costapp.models import Channel, ScrapeTarget
 from costapp.services import sealed
 
-_SEALED: tuple[type[Channel] | type[ScrapeTarget], ...] = (Channel, ScrapeTarget)
+_SEALED = (Channel, ScrapeTarget)
 
 
 class Rotated(NamedTuple):
