@@ -198,6 +198,14 @@ BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
 BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
 BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
+# --- what may be scraped (the collectors read the same setting)
+
+SCRAPE_ALLOW = env.names("COSTAPP_SCRAPE_ALLOW")
+try:
+    read_allowed(SCRAPE_ALLOW)
+except ValueError as problem:
+    raise env.SettingError(f"COSTAPP_SCRAPE_ALLOW: {problem}") from None
+
 # --- GPU hours (the job is costapp.services.allocate_gpu_hours)
 
 GPU_HOUR_SETTLE_S = env.number("COSTAPP_GPU_HOUR_SETTLE_S", 600)

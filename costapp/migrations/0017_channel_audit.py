@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0015_gpu_hours'),
+        ('costapp', '0016_scrape_targets'),
     ]
 
     operations = [
