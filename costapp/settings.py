@@ -205,6 +205,14 @@ ANOMALY_HISTORY_DAYS = env.number("COSTAPP_ANOMALY_HISTORY_DAYS", 120, least=7)
 ANOMALY_LOOK_BACK_DAYS = env.number("COSTAPP_ANOMALY_LOOK_BACK_DAYS", 45, least=1)
 ANOMALY_ALERTS_PER_WEEK = env.number("COSTAPP_ANOMALY_ALERTS_PER_WEEK", 3)
 ANOMALY_LEAST_NANO = env.number("COSTAPP_ANOMALY_LEAST_CENTS", 100) * 10_000_000
+# --- what may be scraped (the collectors read the same setting)
+
+SCRAPE_ALLOW = env.names("COSTAPP_SCRAPE_ALLOW")
+try:
+    read_allowed(SCRAPE_ALLOW)
+except ValueError as problem:
+    raise env.SettingError(f"COSTAPP_SCRAPE_ALLOW: {problem}") from None
+
 # --- GPU hours (the job is costapp.services.allocate_gpu_hours)
 
 GPU_HOUR_SETTLE_S = env.number("COSTAPP_GPU_HOUR_SETTLE_S", 600)
@@ -232,7 +240,8 @@ LOGGING = {
             "formatter": "line",
             "filters": ["outage"],
             "stream": "ext://sys.stdout",
-        }
+        },
+        "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
@@ -242,7 +251,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
         # they name addresses, which are secrets of channels
-        "apprise": {"level": "CRITICAL", "handlers": [], "propagate": False},
+        "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
         "urllib3": {"level": "ERROR"},
     },
 }

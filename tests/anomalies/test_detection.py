@@ -88,8 +88,8 @@ def test_no_more_alerts_than_the_week_has(world, settings):
     world.conn.execute(
         "insert into anomaly (project_id, dimension, value, kind, state, start_at, odd_at, peak_at, end_at,"
         " score_milli, above_nano, above_band_nano, actual_nano, new_normal, title, detail, suppressed, found_at,"
-        " changed_at, told_at) values (%(p)s, 'model', 'other', 'spike', 'over', %(t)s, %(t)s, %(t)s, %(t)s, 7000, 5, 4, 9, false,"
-        " 't', '{}', '', %(t)s, %(t)s, %(t)s)",
+        " changed_at, told_at) values (%(p)s, 'model', 'other', 'spike', 'over', %(t)s, %(t)s, %(t)s, %(t)s, 7000, 5,"
+        " 4, 9, false, 't', '{}', '', %(t)s, %(t)s, %(t)s)",
         {"p": world.project.pk, "t": BROKE - timedelta(days=4)},
     )
     detect(world, BROKE + 3 * HOUR)
