@@ -5,10 +5,12 @@ from costapp import (
     admin_audit,
     admin_budgets,
     admin_channels,
+    admin_gpu,
     admin_guardrails,
     admin_pricing,
     admin_projects,
     admin_rules,
+    admin_scrape,
 )
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "admin_audit",
     "admin_budgets",
     "admin_channels",
+    "admin_gpu",
     "admin_guardrails",
     "admin_pricing",
     "admin_projects",
     "admin_rules",
+    "admin_scrape",
 ]

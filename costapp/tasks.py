@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from costapp.celery import ATTRIBUTE_GROUPS
+from costapp.services.allocate_gpu_hours import allocate_due
 from costapp.services.attribute import attribute_pending
 from costapp.services.deliver import Courier
 from costapp.services.digest import queue_digests
@@ -48,6 +49,12 @@ def _connection() -> Iterator[psycopg.Connection]:
 def attribute(group: int) -> None:
     with _connection() as conn:
         attribute_pending(conn, group=group, groups=ATTRIBUTE_GROUPS, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.gpu_hours")
+def gpu_hours() -> None:
+    with _connection() as conn:
+        allocate_due(conn, budget_s=BUDGET_S)
 
 
 @shared_task(name="costapp.rollup")

@@ -3,17 +3,22 @@
 from costapp.models.audit import AuditEntry
 from costapp.models.budget import Budget
 from costapp.models.channel import Channel, Notification, Silence
+from costapp.models.gpu import EngineMapping, GpuPool, GpuRate
 from costapp.models.guardrail import Guardrail
 from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
 from costapp.models.rule import AlertRule
+from costapp.models.scrape import ScrapeTarget
 
 __all__ = [
     "AlertRule",
     "AuditEntry",
     "Budget",
     "Channel",
+    "EngineMapping",
+    "GpuPool",
+    "GpuRate",
     "Guardrail",
     "IngestKey",
     "LedgerCheck",
@@ -23,5 +28,6 @@ __all__ = [
     "Project",
     "RateSet",
     "RepriceRun",
+    "ScrapeTarget",
     "Silence",
 ]
