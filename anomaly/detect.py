@@ -1,10 +1,10 @@
 """The detector of one series: an online score per row, the same in the product and under the scorer.
 
     scores = make(meta).scores(frame)                # a whole series
-    verdicts = make(meta).explain(frame)             # with kind, channel and the expected band
+    verdicts = make(meta).explain(frame)             # with kind, signal and the expected band
     score = Online(meta).update(timestamp, value, row)   # the same scores, one row at a time (detect_online)
 
-`meta` holds timezone, step_seconds and `metric` (detect_channels says which). Without a metric the series is any
+`meta` holds timezone, step_seconds and `metric` (detect_signals says which). Without a metric the series is any
 figure, without unit figures and without a calendar: `Novelty` (detect_novelty) judges it. A score at or above
 `THRESHOLD` (`NOVELTY_THRESHOLD`) is an alert. Neither ever looks at later rows: a score depends on its own row and on
 earlier ones.
@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from anomaly.detect_channels import CHANNELS, INDEX, Array, Kind
-from anomaly.detect_learn import FEW_DAYS, OF_CHANNEL, learn, new_normals, oddness
+from anomaly.detect_learn import FEW_DAYS, OF_SIGNAL, learn, new_normals, oddness
 from anomaly.detect_novelty import Novelty
 from anomaly.detect_rows import on_grid
+from anomaly.detect_signals import INDEX, SIGNALS, Array, Kind
 
 Rows = pd.DataFrame | Mapping[str, Any]
 THRESHOLD = 5.8
-# When several channels are odd (half a threshold is enough), the first of these explains the others: retries raise
+# When several signals are odd (half a threshold is enough), the first of these explains the others: retries raise
 # requests per user, a loop misses the cache, a smaller cached share raises the cost per request.
 EXPLAINING = 0.5
 EXPLAINS = (
@@ -38,7 +38,7 @@ class Verdicts(NamedTuple):
 
     score: Array
     kind: list[Kind]  # what the row would be called if its score is high enough
-    channel: list[str]  # the figure that gave the score
+    signal: list[str]  # the figure that gave the score
     expected: Array  # of the value; NaN while nothing is known
     low: Array  # the band: where the worst hour of most days stays
     high: Array
@@ -70,17 +70,17 @@ class Detector:
         grid = on_grid(frame, self.timezone, self.step_seconds)
         learned, seen = learn(grid.rows, self.metric, grid.calendar)
         day, slot = grid.calendar.day, grid.calendar.slot
-        by_channel = per_channel(oddness(learned, seen.statistics, day, slot))
+        by_signal = per_signal(oddness(learned, seen.statistics, day, slot))
         leak = learned.leak[day]
-        score = np.maximum(by_channel.max(axis=0), leak).clip(0)
-        named = [name_of(by_channel[:, i], leak[i]) for i in range(len(score))]
+        score = np.maximum(by_signal.max(axis=0), leak).clip(0)
+        named = [name_of(by_signal[:, i], leak[i]) for i in range(len(score))]
         usual = learned.base[day, -1, slot] + learned.level[day, -1]
         expected, band = np.exp(usual), np.exp(usual[:, None] + learned.band[day])
         place = grid.place
         return Verdicts(
             score=score[place],
             kind=[named[i][0] for i in place],
-            channel=[named[i][1] for i in place],
+            signal=[named[i][1] for i in place],
             expected=expected[place],
             low=np.fmin(band[:, 0], expected)[place],
             high=np.fmax(band[:, 1], expected)[place],
@@ -89,13 +89,13 @@ class Detector:
         )
 
 
-def per_channel(steps: Array) -> Array:
-    """(channels, rows): the worst of each channel's windows."""
-    return np.stack([steps[i == OF_CHANNEL].max(axis=0) for i in range(len(CHANNELS))])
+def per_signal(steps: Array) -> Array:
+    """(signals, rows): the worst of each signal's windows."""
+    return np.stack([steps[i == OF_SIGNAL].max(axis=0) for i in range(len(SIGNALS))])
 
 
 def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
-    """Kind and channel of a row from its channels' scores."""
+    """Kind and signal of a row from its signals' scores."""
     worst = max(float(steps.max()), leak)
     if worst <= 0:
         return Kind.UNUSUAL, ""
@@ -104,7 +104,7 @@ def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
     odd = EXPLAINING * min(THRESHOLD, worst)
     for name in EXPLAINS:
         if steps[INDEX[name]] >= odd:
-            kind = CHANNELS[INDEX[name]].kind
+            kind = SIGNALS[INDEX[name]].kind
             traffic_left = kind is Kind.SILENCE and steps[INDEX["idle"]] > 0
             return (Kind.IDLE_GPU if traffic_left else kind), name
-    raise AssertionError("the worst channel is odd itself")
+    raise AssertionError("the worst signal is odd itself")

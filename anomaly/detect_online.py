@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from anomaly.detect import Detector, Rows, name_of, per_channel
+from anomaly.detect import Detector, Rows, name_of, per_signal
 from anomaly.detect_calendar import timestamps
-from anomaly.detect_channels import COLUMNS, Kind
 from anomaly.detect_learn import HISTORY_DAYS, learn
 from anomaly.detect_rows import on_grid
+from anomaly.detect_signals import COLUMNS, Kind
 from anomaly.detect_today import Today, one_day
 
 
@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
 
     score: float
     kind: Kind
-    channel: str
+    signal: str
     expected: float
     low: float
     high: float
@@ -32,8 +32,8 @@ class Verdict(NamedTuple):
 def verdict(today: Today, second: float, row: Mapping[str, float]) -> Verdict:
     """Judge the row of a day that takes it (`today.takes(second)`), and say what it is."""
     score, steps = today.judge(second, {name: float(row.get(name, np.nan)) for name in COLUMNS})
-    kind, channel = name_of(per_channel(steps[:, None])[:, 0], float(today.learned.leak[0]))
-    return Verdict(score, kind, channel, *today.band(second))
+    kind, signal = name_of(per_signal(steps[:, None])[:, 0], float(today.learned.leak[0]))
+    return Verdict(score, kind, signal, *today.band(second))
 
 
 class Online:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from anomaly.detect_channels import COLUMNS
 from anomaly.detect_online import learn_today
+from anomaly.detect_signals import COLUMNS
 from anomaly.detect_today import Today
 from benchmarks.anomaly import score
 
