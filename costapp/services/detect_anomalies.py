@@ -1,6 +1,6 @@
 """Find anomalies, say their cause once, and keep both in step with the sums.
 
-Every run judges the last days again from the sums as they are now: late data corrects incidents, moves them, or makes
+Every run judges the last days again from the sums as they are now: late data corrects anomalies, moves them, or makes
 them disappear (*withdrawn*), and running twice changes nothing. Alerts are opened in the transaction that writes the
 anomaly: at most so many a week, not for old news, and not for what looks like something people dismissed.
 """
@@ -39,13 +39,13 @@ SETTLE = timedelta(seconds=60)
 MOST_LAG = timedelta(minutes=15)
 #: Days judged again on every run, for late data; all of the history looked at when older data appears.
 AGAIN = timedelta(days=3)
-#: An incident is over when nothing was odd for so long. What happens within the next day continues it.
+#: An anomaly is over when nothing was odd for so long. What happens within the next day continues it.
 OVER_AFTER = timedelta(hours=3)
 CONTINUES = timedelta(hours=24)
 #: Only what was odd within this time is news.
 NEWS = timedelta(hours=24)
 WEEK = timedelta(days=7)
-#: A dismissal is remembered this long, for incidents of the same slice and kind that are not half as odd again.
+#: A dismissal is remembered this long, for anomalies of the same slice and kind that are not half as odd again.
 REMEMBERED = timedelta(days=90)
 _COST = LEAF_MEASURES.index("cost_nano")
 _EXCESS_DIMENSIONS = tuple(dict.fromkeys((*DIMENSIONS, "feature", "model")))
@@ -119,7 +119,7 @@ class _Run:
     # --- stories
 
     def _stories(self, odds: Sequence[Odd]) -> list[Story]:
-        """Each incident joins the first story whose money it shows, else it is one."""
+        """Each anomaly joins the first story whose money it shows, else it is one."""
         stories: list[Story] = []
         excess: dict[int, Excess] = {}
         for odd in in_telling_order(odds):
@@ -157,24 +157,24 @@ class _Run:
         return self._tell([each._replace(id=i) for each, i in zip(found, ids, strict=True)], matches, gone)
 
     def _found(self, story: Story, match: Anomaly | None, quiet: Sequence[tuple[datetime, datetime]]) -> Found:
-        odd, incident = story.lead, story.lead.incident
+        odd, anomaly = story.lead, story.lead.anomaly
         cause = cause_of(self.conn, self.project_id, self.zone, odd, quiet)
         members = sorted([each.dimension, each.value] for each in story.members)
         return Found(
             id=match.id if match else 0,
             dimension=odd.dimension,
             value=odd.value,
-            kind=str(incident.kind),
+            kind=str(anomaly.kind),
             state="over" if self.until >= odd.end_at + OVER_AFTER else "open",
             start_at=odd.start_at,
             odd_at=odd.odd_at,
             peak_at=odd.peak_at,
             end_at=odd.end_at,
-            score_milli=int(incident.score * 1000),
+            score_milli=int(anomaly.score * 1000),
             above_nano=odd.above_nano,
-            above_band_nano=incident.above_band_nano,
+            above_band_nano=anomaly.above_band_nano,
             actual_nano=odd.actual_nano,
-            new_normal=incident.new_normal,
+            new_normal=anomaly.new_normal,
             title=cause.title,
             detail={**cause.detail, "members": members},
             suppressed="",

@@ -1,4 +1,4 @@
--- Anomalies: incidents of odd cost with their cause, and how far detection has come. All of it but `verdict*`, `told_at`
+-- Anomalies: anomalies of odd cost with their cause, and how far detection has come. All of it but `verdict*`, `told_at`
 -- and `found_at` is worked out again from the sums on every run, so late data corrects it.
 
 -- One story: an odd series and those that show the same money (a feature, its model, its user) as one row.
@@ -7,7 +7,7 @@ create table anomaly (
     project_id    int    not null,
     dimension     text   not null,           -- of the series it is told by: reports.dimensions; '' = the whole project
     value         text collate "C" not null,
-    kind          text   not null,           -- anomaly.detect_channels.Kind
+    kind          text   not null,           -- anomaly.detect_signals.Kind
     state         text   not null,           -- open | over | withdrawn (later data explains it)
     start_at      timestamptz not null,
     odd_at        timestamptz not null,      -- first cell that raised it
@@ -40,6 +40,6 @@ create table anomaly_pulse (
     took_us      bigint not null,
     series       int    not null,            -- judged
     beyond       int    not null,            -- more series than the limit: not judged
-    odd          int    not null,            -- series with an incident in the days looked at
+    odd          int    not null,            -- series with an anomaly in the days looked at
     project_id   int    not null primary key
 );

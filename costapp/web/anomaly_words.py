@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 
-from anomaly.detect_channels import Kind
+from anomaly.detect_signals import Kind
 from costapp.services.anomalies.series import TOO_LITTLE
 from costapp.storage import anomalies as store
 from costapp.storage.anomalies import Anomaly, Mark

@@ -124,7 +124,7 @@ def test_a_dismissal_ends_the_alert_counts_against_precision_and_is_learnt(world
     (after,) = found(world)
     assert (after.verdict, after.verdict_reason, after.verdict_by) == ("dismissed", "known test", "mia")
     assert store.precision(world.conn, world.project.pk, START) == (0, 1, 0)
-    # the same slice and kind, found anew as another incident long after the dismissed one
+    # the same slice and kind, found anew as another anomaly long after the dismissed one
     world.conn.execute(
         "update anomaly set start_at = start_at - interval '30 days', end_at = end_at - interval '30 days'"
     )

@@ -24,7 +24,7 @@ BLAMED = ("feature", "prompt_version", "model", "environment", "variant", "team"
 #: Something new of these takes the place of an older one, and is compared with it.
 RELEASED = frozenset({"prompt_version", "model", "variant"})
 DAYS_BACK = 14
-#: A longer incident is explained by its first day: earlier windows of the same shape must not lie in it.
+#: A longer anomaly is explained by its first day: earlier windows of the same shape must not lie in it.
 LONGEST = timedelta(hours=24)
 MOST_LEAVES = 200_000
 MOST_DRIVERS = 5
@@ -39,7 +39,7 @@ class Cause(NamedTuple):
 
 
 def window_of(odd: Odd) -> tuple[datetime, datetime]:
-    """The hours that explain an incident."""
+    """The hours that explain an anomaly."""
     return odd.start_at, min(odd.end_at, odd.start_at + LONGEST)
 
 
@@ -51,7 +51,7 @@ def scope_of(project_id: int, zone: str, odd: Odd) -> Scope:
 def cause_of(
     conn: Connection, project_id: int, zone: str, odd: Odd, quiet: Sequence[tuple[datetime, datetime]]
 ) -> Cause:
-    """``quiet``: times of other incidents, which nothing is compared with."""
+    """``quiet``: times of other anomalies, which nothing is compared with."""
     scope = scope_of(project_id, zone, odd)
     dims = [key for key in BLAMED if key not in odd.subject]
     found = leaves(conn, scope, dims, days_back=DAYS_BACK, limit=MOST_LEAVES)
@@ -148,7 +148,7 @@ def _one_user(conn: Connection, scope: Scope, odd: Odd) -> dict[str, Any] | None
 def _window_before(
     found: Sequence[Leaf], scope: Scope, odd: Odd, quiet: Sequence[tuple[datetime, datetime]]
 ) -> datetime | None:
-    """Start of the earlier window, outside other incidents, whose cost is nearest to what was expected now."""
+    """Start of the earlier window, outside other anomalies, whose cost is nearest to what was expected now."""
     start, end = scope.start, scope.end
     hours = (odd.end_at - odd.start_at) // HOUR or 1
     expected = (odd.actual_nano - odd.above_nano) * ((end - start) // HOUR) // hours
@@ -221,6 +221,6 @@ def _detail(
         "parts": parts.amounts if parts else None,
         "window": [scope.start.isoformat(), scope.end.isoformat()],
         "before": [before.isoformat(), (before + (scope.end - scope.start)).isoformat()] if before else None,
-        "channel": odd.incident.channel,
+        "signal": odd.anomaly.signal,
         "course": odd.course._asdict(),
     }

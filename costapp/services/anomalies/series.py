@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg
 
+from anomaly.anomalies import Anomaly, anomalies
 from anomaly.budget import threshold_for
 from anomaly.detect import Detector, Verdicts
-from anomaly.detect_channels import Kind
-from anomaly.incidents import Incident, incidents
+from anomaly.detect_signals import Kind
 from costapp.storage.reports.anomaly_cells import Cell, watched_series
 from costapp.storage.reports.cells import Grain, Scope
 
@@ -22,8 +22,8 @@ HOUR = timedelta(hours=1)
 DIMENSIONS = ("feature", "model", "team", "environment")
 #: Which series of several that show the same money tells the story: the first of these.
 TELLING = ("feature", "team", "model", "environment", "")
-#: In a series of many features, tokens and cost per call move with the mix: only these channels mean something.
-MIXED_CHANNELS = frozenset({"cost", "requests", "silence", "retries"})
+#: In a series of many features, tokens and cost per call move with the mix: only these signals mean something.
+MIXED_SIGNALS = frozenset({"cost", "requests", "silence", "retries"})
 #: What is odd and much money is told sooner: at this score, when the two last hours of a feature cost so much more than
 #: expected, in percent of the project's usual day. Noise that is also much money is rare (docs/anomalies.md).
 MATERIAL_SCORE, MATERIAL_PERCENT = 4.2, 5
@@ -37,12 +37,12 @@ class Limits(NamedTuple):
 
     series: int
     history: timedelta
-    least_nano: int  # incidents about less money are not kept
+    least_nano: int  # anomalies about less money are not kept
     alerts_per_week: float
 
 
 class Course(NamedTuple):
-    """A series around an incident, for its chart: hours, cost and the band. None = unknown."""
+    """A series around an anomaly, for its chart: hours, cost and the band. None = unknown."""
 
     at: list[str]
     cost_nano: list[int | None]
@@ -52,7 +52,7 @@ class Course(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """One incident of one series."""
+    """One anomaly of one series."""
 
     dimension: str
     value: str
@@ -60,13 +60,13 @@ class Odd(NamedTuple):
     odd_at: datetime
     peak_at: datetime
     end_at: datetime  # end of the last odd hour
-    incident: Incident
+    anomaly: Anomaly
     actual_nano: int
     course: Course
 
     @property
     def above_nano(self) -> int:
-        return self.incident.above_expected_nano
+        return self.anomaly.above_expected_nano
 
     @property
     def subject(self) -> dict[str, str]:
@@ -85,7 +85,7 @@ class Judged(NamedTuple):
 def judge_series(
     conn: Connection, project_id: int, zone: str, first: datetime, until: datetime, since: datetime, limits: Limits
 ) -> Judged:
-    """Incidents of all series that lasted until ``since`` or later. ``until`` is the 5-minute edge that is whole.
+    """Anomalies of all series that lasted until ``since`` or later. ``until`` is the 5-minute edge that is whole.
 
     The hour that is still filling is judged as the sixty minutes before ``until``.
     """
@@ -140,8 +140,8 @@ def _odd(
     verdicts = _meaningful(dimension, verdicts)
     if dimension == "feature":
         verdicts = _sooner(verdicts, hours, costs, usual, threshold)
-    found = incidents([at.timestamp() for at in hours], costs, verdicts, threshold)
-    return [_told(dimension, value, hours, costs, verdicts, incident) for incident in found]
+    found = anomalies([at.timestamp() for at in hours], costs, verdicts, threshold)
+    return [_told(dimension, value, hours, costs, verdicts, anomaly) for anomaly in found]
 
 
 def _frame(hours: list[datetime], cells: list[Cell | None], costs: Sequence[int | None]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _frame(hours: list[datetime], cells: list[Cell | None], costs: Sequence[int 
 def _meaningful(dimension: str, verdicts: Verdicts) -> Verdicts:
     if dimension == "feature":
         return verdicts
-    telling = np.array([channel in MIXED_CHANNELS for channel in verdicts.channel], dtype=bool)
+    telling = np.array([signal in MIXED_SIGNALS for signal in verdicts.signal], dtype=bool)
     return verdicts._replace(score=np.where(telling, verdicts.score, 0.0))
 
 
@@ -182,11 +182,11 @@ def _sooner(
 
 
 def _matters(odd: Odd, least_nano: int) -> bool:
-    amount = -odd.above_nano if odd.incident.kind in TOO_LITTLE else odd.above_nano
+    amount = -odd.above_nano if odd.anomaly.kind in TOO_LITTLE else odd.above_nano
     return amount >= least_nano
 
 
-#: Hours drawn before and after an incident, and at most in all.
+#: Hours drawn before and after an anomaly, and at most in all.
 _BEFORE, _AFTER, _DRAWN = 36, 12, 240
 
 
@@ -196,9 +196,9 @@ def _told(
     hours: list[datetime],
     costs: list[int | None],
     verdicts: Verdicts,
-    incident: Incident,
+    anomaly: Anomaly,
 ) -> Odd:
-    first, stop = max(0, incident.start - _BEFORE), min(len(hours), incident.end + 1 + _AFTER)
+    first, stop = max(0, anomaly.start - _BEFORE), min(len(hours), anomaly.end + 1 + _AFTER)
     shown = range(first, min(stop, first + _DRAWN))
     course = Course(
         [hours[i].isoformat() for i in shown],
@@ -210,12 +210,12 @@ def _told(
     return Odd(
         dimension,
         value,
-        hours[incident.start],
-        hours[incident.first_odd],
-        hours[incident.peak],
-        hours[incident.end] + HOUR,
-        incident,
-        sum(costs[i] or 0 for i in range(incident.start, incident.end + 1)),
+        hours[anomaly.start],
+        hours[anomaly.first_odd],
+        hours[anomaly.peak],
+        hours[anomaly.end] + HOUR,
+        anomaly,
+        sum(costs[i] or 0 for i in range(anomaly.start, anomaly.end + 1)),
         course,
     )
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from costapp.services.anomalies.series import TELLING, TOO_LITTLE, Odd
 from costapp.storage.reports.anomaly_cells import Leaf
 
-#: Incidents that begin and end this close to each other may be one.
+#: Anomalies that begin and end this close to each other may be one.
 SLACK = timedelta(hours=6)
 #: Two series are one story when they share this part of the smaller one's money above expectation, in percent.
 SHARED_PERCENT = 50
@@ -51,7 +51,7 @@ def in_telling_order(odds: Sequence[Odd]) -> list[Odd]:
 
 
 def same_money(excess: Excess, lead: Odd, other: Odd) -> bool:
-    if (lead.incident.kind in TOO_LITTLE) != (other.incident.kind in TOO_LITTLE):
+    if (lead.anomaly.kind in TOO_LITTLE) != (other.anomaly.kind in TOO_LITTLE):
         return False
     smaller = min(abs(excess.of(lead)), abs(excess.of(other)))
     return abs(excess.of(lead, other)) * 100 >= SHARED_PERCENT * smaller > 0

@@ -86,6 +86,6 @@ def judge(visit: Visit, anomaly_id: int) -> HttpResponse:
 
 DONE = {
     "confirmed": "Confirmed. It counts as a true find.",
-    "dismissed": "Dismissed. Incidents like it will be listed, but nobody will be told.",
+    "dismissed": "Dismissed. Anomalies like it will be listed, but nobody will be told.",
     "": "Taken back. It counts as not judged.",
 }
