@@ -57,6 +57,7 @@ def site(world) -> Iterator[Site]:
         "feature": "/p/acme/feature/?is=checkout&range=30d", "user": "/p/acme/user/?is=u-1&range=30d",
         "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
         "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
+        "anomalies": "/p/acme/anomalies/?range=30d", "what-changed": "/p/acme/what-changed/?range=7d",
         "health": "/p/acme/health/?range=30d", "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
         "admin": "/admin/", "admin-keys": "/admin/costapp/ingestkey/add/",
     }  # fmt: skip

@@ -69,7 +69,7 @@ def cause_of(
         driver=_driver_words(main, user),
         is_new=bool(main and main.new and not user and not RELEASED & main.where.keys()),
         alike=explanation.alike and not user,
-        concentration=_concentration(found, dims, odd, scope, main),
+        concentration=_concentration(found, dims, odd, scope, None if user else main),
     )
     return Cause(title, _detail(odd, drivers, explanation.alike, parts, scope, before, user))
 
