@@ -36,6 +36,7 @@ SCRIPTS = (
     Script("attribution", "traces to charges to sums", ("--traces", "5000")),
     Script("repricing", "booked charges priced anew", ("--traces", "3000")),
     Script("pages", "page times with a full database", ("--inferences", "100000")),
+    Script("rules", "alert rules: 1,000 rules x 1,000 features", ("--rules", "200", "--subjects", "500")),
     Script("end_to_end", "all of it together, 200 OK to visible", ("--rates", "4000", "--seconds", "15")),
 )
 
