@@ -95,7 +95,10 @@ def read(
 
 def tries(courses: Mapping[str, Mapping[date, int]], history: int) -> Iterator[Try]:
     for subject, course in courses.items():
-        first, last = min(course), max(course)
+        spent_on = [day for day, cost_nano in course.items() if cost_nano]
+        if not spent_on:  # its model has no price
+            continue
+        first, last = min(spent_on), max(courses[""])
         start = first + timedelta(days=history)
         while start + timedelta(days=PERIOD_DAYS - 1) <= last:
             for passed in AFTER:

@@ -111,9 +111,7 @@ class RuleForm(RuleChecks):
             self.fields[f"is_{number}"] = forms.CharField(
                 label="is", max_length=512, required=False, initial=value, strip=False
             )
-        sign = self.unit_sign
         for name in THRESHOLDS:
-            self.fields[name].label = f"{self.fields[name].label}, {sign}" if sign else self.fields[name].label
             self.fields[name].widget.attrs["step"] = "any"
             amount = self.initial.get(name)
             if isinstance(amount, Decimal):

@@ -5,6 +5,7 @@ from pathlib import Path
 import dj_database_url
 
 from costapp import env
+from costapp.core.targets import read_allowed
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = env.default_home()
@@ -165,6 +166,31 @@ else:
 ALERT_GROUP_WAIT_S = env.number("COSTAPP_ALERT_GROUP_WAIT_S", 30)
 ALERT_GROUP_INTERVAL_S = env.number("COSTAPP_ALERT_GROUP_INTERVAL_S", 300)
 RULE_SUBJECTS = env.number("COSTAPP_RULE_SUBJECTS", 1000, least=1)
+# Beyond this many messages an hour, a channel gets one for everything, at the distance above.
+ALERT_MESSAGES_PER_HOUR = env.number("COSTAPP_ALERT_MESSAGES_PER_HOUR", 30, least=1)
+ALERT_RETRY_HOURS = env.number("COSTAPP_ALERT_RETRY_HOURS", 24, least=1)
+# How links in messages begin.
+PUBLIC_URL = env.text("COSTAPP_PUBLIC_URL", f"http://localhost:{env.number('COSTAPP_PORT', 8000)}")
+SLACK_API_URL = env.text("COSTAPP_SLACK_API_URL", "https://slack.com/api")
+# Networks and ports that messages may go to although they are not public: 10.20.0.0/16:8443
+ALLOW_PRIVATE_TARGETS = env.names("COSTAPP_ALLOW_PRIVATE_TARGETS")
+try:
+    read_allowed(ALLOW_PRIVATE_TARGETS)
+except ValueError as problem:
+    raise env.SettingError(f"COSTAPP_ALLOW_PRIVATE_TARGETS: {problem}") from None
+
+# --- mail
+
+EMAIL_HOST = env.text("COSTAPP_EMAIL_HOST")
+EMAIL_PORT = env.number("COSTAPP_EMAIL_PORT", 587)
+EMAIL_HOST_USER = env.text("COSTAPP_EMAIL_USER")
+EMAIL_HOST_PASSWORD = env.text("COSTAPP_EMAIL_PASSWORD")
+EMAIL_SECURITY = env.text("COSTAPP_EMAIL_SECURITY", "starttls")
+if EMAIL_SECURITY not in {"starttls", "tls", "none"}:
+    raise env.SettingError(f"COSTAPP_EMAIL_SECURITY must be starttls, tls or none, not {EMAIL_SECURITY!r}.")
+EMAIL_USE_TLS, EMAIL_USE_SSL = EMAIL_SECURITY == "starttls", EMAIL_SECURITY == "tls"
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("COSTAPP_EMAIL_FROM", "Costapp <costapp@localhost>")
 
 # --- budgets (services.evaluate_budgets)
 
@@ -172,10 +198,23 @@ BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
 BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
 BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
+# --- what may be scraped (the collectors read the same setting)
+
+SCRAPE_ALLOW = env.names("COSTAPP_SCRAPE_ALLOW")
+try:
+    read_allowed(SCRAPE_ALLOW)
+except ValueError as problem:
+    raise env.SettingError(f"COSTAPP_SCRAPE_ALLOW: {problem}") from None
+
+# --- GPU hours (the job is costapp.services.allocate_gpu_hours)
+
+GPU_HOUR_SETTLE_S = env.number("COSTAPP_GPU_HOUR_SETTLE_S", 600)
+
 # --- how long data is kept (the job is costapp.services.retention)
 
 KEEP_SPANS_DAYS = env.number("COSTAPP_KEEP_SPANS_DAYS", 30, least=2)
 KEEP_CONTENT_DAYS = env.number("COSTAPP_KEEP_CONTENT_DAYS", 7, least=1)
+KEEP_ALERTS_DAYS = env.number("COSTAPP_KEEP_ALERTS_DAYS", 400, least=31)
 KEEP_CHARGES_DAYS = env.number("COSTAPP_KEEP_CHARGES_DAYS", 400, least=31)
 KEEP_GPU_SAMPLES_DAYS = env.number("COSTAPP_KEEP_GPU_SAMPLES_DAYS", 30, least=2)
 KEEP_AUDIT_DAYS = env.number("COSTAPP_KEEP_AUDIT_DAYS", 1100, least=90)
@@ -194,7 +233,8 @@ LOGGING = {
             "formatter": "line",
             "filters": ["outage"],
             "stream": "ext://sys.stdout",
-        }
+        },
+        "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
@@ -203,5 +243,8 @@ LOGGING = {
         "django": {"handlers": [], "level": "WARNING"},
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
+        # they name addresses, which are secrets of channels
+        "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
+        "urllib3": {"level": "ERROR"},
     },
 }

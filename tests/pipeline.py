@@ -24,6 +24,7 @@ DATA_TABLES = (
     "alert", "alert_event", "notification", "heartbeat", "rule_state", "rule_status", "rule_pulse",
     "guard_mark", "guard_state",
     "gpu_device", "gpu_place", "gpu_sample", "gpu_gap", "engine_seen", "engine_sample", "dirty_gpu_hour",
+    "gpu_target", "gpu_call", "gpu_share", "gpu_hour_state", "gpu_hour", "gpu_model_hour", "gpu_use_hour", "gpu_setup",
 )  # fmt: skip
 
 

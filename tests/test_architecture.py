@@ -19,9 +19,10 @@ LAYERS = {
     "costapp/storage": {"costapp.core", "psycopg", "msgspec", "orjson", "zstandard"},
     "costapp/models": {"costapp.core", "django"},
     "collectors": {
-        "costapp.core", "costapp.storage", "costapp.env", "costapp.__version__",
+        "costapp.core", "costapp.storage", "costapp.env", "costapp.sealing", "costapp.__version__",
         "psycopg", "psycopg_pool", "msgspec", "orjson", "zstandard",
         "google", "grpc", "granian", "uvloop", "opentelemetry", "cramjam", "prometheus_client", "yaml", "dns",
+        "pynvml", "urllib3", "certifi",
     },
     "costapp/runtime": {"costapp.env", "psycopg", "kombu"},
 }  # fmt: skip
@@ -36,6 +37,8 @@ ALLOWED_EXCEPTIONS = {
     ("costapp/services/replay", "collectors"),
     ("costapp/services/seed_demo", "collectors"),
 }
+# one package more for one module: a million calls an hour need columns (docs/decisions/gpu-hours.md)
+ONE_MORE = {("costapp/core/allocation.py", "numpy"), ("costapp/storage/gpu_columns.py", "numpy")}
 FUNCTION_LINES = 80
 MODULE_LINES = 500
 
@@ -66,9 +69,14 @@ def test_a_layer_imports_only_what_lies_below_it(layer):
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(layer)
         for name in imports(path)
-        if not begins(name, allowed)
+        if not begins(name, allowed) and not permitted(path, name)
     ]
     assert not wrong
+
+
+def permitted(path: Path, name: str) -> bool:
+    relative = str(path.relative_to(ROOT))
+    return any(relative == place and begins(name, {what}) for place, what in ONE_MORE)
 
 
 @pytest.mark.parametrize("layer", FORBIDDEN)

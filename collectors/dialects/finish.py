@@ -16,7 +16,8 @@ CALL_SLOTS = frozenset({
     "operation", "provider_raw", "model_requested", "model_responded", "response_id", "input", "output", "cache_read",
     "cache_write", "cache_write_1h", "reasoning", "usage_shape", "ttft_us", "error", "host", "service_tier", "region",
     "finish_reason", "reported_nano", "reported_source", "prompt_hash", "prompt_chars", "output_chars", "prompt_name",
-    "agent", "audio_in", "audio_out", "image_in", "image_out", "resends", "units", "unit",
+    "agent", "audio_in", "audio_out", "image_in", "image_out", "resends", "units", "unit", "queue_us", "prefill_us",
+    "decode_us",
 })  # fmt: skip
 _ATTRIBUTION = ("feature", "user", "session", "team", "variant", "prompt_version")
 _CONTENT = frozenset({"prompt", "prompt_part", "answer", "answer_part"})
@@ -25,7 +26,7 @@ _USAGE = ("input", "output", "cache_read", "cache_write")
 #: Facts that most spans take from an attribute as it is (see `takes_as_they_are`), and that differ most often.
 PASSED_ON = frozenset({
     "input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "ttft_us", "response_id", "user",
-    "session",
+    "session", "queue_us", "prefill_us", "decode_us",
 })  # fmt: skip
 
 #: Span events that mark the first token.

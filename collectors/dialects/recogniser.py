@@ -15,6 +15,7 @@ from collectors.dialects import (
     content,
     finish,
     gateways,
+    inference_servers,
     langfuse,
     openinference,
     openllmetry,
@@ -32,7 +33,7 @@ from costapp.core.values import Role, Signal, Span, SpanFacts, SpanFlag
 BUILT_IN: Mapping[str, Rule] = joined([
     {"service.name": text("service")}, attribution.TABLE, app.TABLE, otel_genai.TABLE, openinference.TABLE,
     openllmetry.TABLE, vercel.TABLE, langfuse.TABLE, gateways.LITELLM, gateways.MLFLOW, gateways.LOGFIRE,
-    coding_agents.TABLE,
+    coding_agents.TABLE, inference_servers.TABLE,
 ])  # fmt: skip
 
 #: The OpenTelemetry event that repeats the usage of a call.
@@ -333,6 +334,8 @@ def _facts(
     for slot in found:
         if slot in finish.CALL_SLOTS:
             kept[slot] = found[slot]
+    if "prefill_us" in kept or "decode_us" in kept:
+        kept["instance"] = found.get("instance", resource.instance)  # the server itself speaks
     return SpanFacts(
         clean(name, NAME_LIMIT), resource.service, duration_us, status, kind, role, flags, signal,
         found.get("environment", resource.environment), feature_rank=feature_rank, session_rank=session_rank,

@@ -34,6 +34,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "finish reason": ("finish_reason", "bare_finish"),
     "service tier": ("service_tier", "bare_speed"),
     "region": ("region",),
+    "time in the queue, prefill and decode of the server": ("queue_us", "prefill_us", "decode_us"),
+    "which server (only beside those times)": ("instance",),
     "host": ("host", "port"),
     "service": ("service",),
     "prompt name": ("prompt_name",),

@@ -147,6 +147,10 @@ def nano_of(value: Scalar, *, units_per_usd: int = 1) -> int | None:
     return int((usd * 1_000_000_000 * 2 + 1) // 2)
 
 
+#: Far above any duration in any unit, and far below what overflows when it is multiplied.
+_LONGEST = 10**18
+
+
 def micros_of(value: Scalar, *, per_second: int) -> int | None:
     """A duration given in 1/per_second seconds as whole microseconds; None if negative, huge or not a number."""
     if isinstance(value, str):
@@ -154,7 +158,7 @@ def micros_of(value: Scalar, *, per_second: int) -> int | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LONGEST:
+        return None  # a NaN is in no range
     micros = round(value * 1_000_000 / per_second)
     return micros if 0 <= micros < 86_400_000_000 else None

@@ -45,6 +45,7 @@ class Resource(NamedTuple):
     team: str | None = None
     variant: str | None = None
     region: str | None = None
+    instance: str | None = None  # which process speaks: pod, host or instance id
     truncated: bool = False
 
 

@@ -17,7 +17,7 @@ from costapp.core.attribution import Attribution, Trace, attribute
 from costapp.core.errors import error_class
 from costapp.core.merge import Leaf, ScopeKey, group
 from costapp.core.meters import Reading, input_total, output_total, read
-from costapp.core.providers import Provider, at_host, provider_of
+from costapp.core.providers import SELF_HOSTED, Provider, at_host, provider_of
 from costapp.core.token_rules import DEFAULT, TokenRules
 from costapp.core.values import Call, ChargeFlag, Role, Signal, Span, SpanFacts, SpanFlag, UsageState, Verdict
 
@@ -27,6 +27,7 @@ _UNKNOWN, _REPORTED = int(UsageState.UNKNOWN), int(UsageState.REPORTED)
 _ESTIMATED = int(UsageState.ESTIMATED)
 _TIME_FLAGS = int(SpanFlag.TIME_INVALID | SpanFlag.TIME_OUT_OF_RANGE)
 _GUESSED = int(ChargeFlag.PROVIDER_GUESSED)
+_OWN_SERVER = Provider(SELF_HOSTED, False)
 _new = tuple.__new__  # half the cost of calling a NamedTuple
 #: SpanFlag -> ChargeFlag, for those that describe the call.
 _CARRIED = (
@@ -232,7 +233,7 @@ def _lone_call(leaf: Leaf) -> Call:
     """A call that one span describes: the same as `_call`, without asking who else knows what."""
     f = leaf.span.facts
     to = attribute([(leaf.trace, leaf.span)])
-    return _made(leaf, f, leaf.reading, leaf.provider, to, leaf.failed, 1 + (f.resends or 0), 1)
+    return _made([leaf], f, leaf.reading, leaf.provider, to, leaf.failed, 1 + (f.resends or 0))
 
 
 def _call(members: Sequence[Leaf]) -> Call:
@@ -241,20 +242,24 @@ def _call(members: Sequence[Leaf]) -> Call:
     provider = _provider(members, f.model_responded or f.model_requested or "")
     to = attribute([(leaf.trace, leaf.span) for leaf in members])
     failed = all(leaf.failed for leaf in members)
-    return _made(members[0], f, _united_usage(members), provider, to, failed, _attempts(members), len(members))
+    return _made(members, f, _united_usage(members), provider, to, failed, _attempts(members))
 
 
 def _made(
-    first: Leaf, f: SpanFacts, reading: Reading, provider: Provider, to: Attribution, failed: bool, attempts: int,
-    members: int,
+    members: Sequence[Leaf], f: SpanFacts, reading: Reading, provider: Provider, to: Attribution, failed: bool,
+    attempts: int,
 ) -> Call:  # fmt: skip
+    first = members[0]
     span = first.span
     requested = f.model_requested or ""
     model = f.model_responded or requested
     if not model:
         requested = model = _inherited_model(first)
         provider = provider_of(f.provider_raw or "", model)
-    if f.host:
+    served = next((leaf for leaf in members if _serves(leaf.span.facts)), None)
+    if served is not None:
+        provider = _OWN_SERVER  # what the client calls it does not matter: its server told us
+    elif f.host:
         provider = at_host(provider, f.host, model)
     return _new(Call, (
         span.trace_id, span.span_id, span.start_ns, f.duration_us, f.ttft_us, f.service or "", f.name,
@@ -263,8 +268,14 @@ def _made(
         to.prompt_version, to.source, reading.usage, reading.state, reading.rule, f.unit or "",
         error_class(f.error or "error") if failed else "", f.finish_reason or "",
         reading.flags | (_GUESSED if provider.guessed else 0) | (_carried(f.flags) if f.flags else 0), attempts,
-        members, f.reported_nano, f.reported_source or "", f.prompt_hash, f.prompt_chars, f.output_chars, f.signal,
+        len(members), f.reported_nano, f.reported_source or "", f.prompt_hash, f.prompt_chars, f.output_chars, f.signal,
+        f.queue_us, f.prefill_us, f.decode_us, f.instance or "", served.span.start_ns if served is not None else None,
     ))  # fmt: skip
+
+
+def _serves(facts: SpanFacts) -> bool:
+    """The span is an inference server's own."""
+    return facts.prefill_us is not None or facts.decode_us is not None
 
 
 def _carried(span_flags: int) -> int:
@@ -280,7 +291,7 @@ def _carried(span_flags: int) -> int:
 _SUPPLIED = (
     "ttft_us", "service", "operation", "provider_raw", "model_responded", "model_requested", "region", "service_tier",
     "host", "unit", "error", "finish_reason", "reported_nano", "reported_source", "prompt_hash", "prompt_chars",
-    "output_chars", "duration_us",
+    "output_chars", "duration_us", "queue_us", "prefill_us", "decode_us", "instance",
 )  # fmt: skip
 
 

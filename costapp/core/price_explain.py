@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from costapp.core.money import format_nano
 from costapp.core.pricing import RateBook
+from costapp.core.providers import SELF_HOSTED
 from costapp.core.rates import BEGINNING_NS, END_NS, CompiledRates, Line, RateSet, prompt_tokens
 from costapp.core.values import Call, ChargeFlag, CostStatus, Priced, UsageState
 
@@ -61,6 +62,8 @@ def explain(book: RateBook, call: Call, priced: Priced | None = None, *, booked:
     if booked is not None and (rates is None or rates.rate_set.id != booked.id):
         rates = CompiledRates(booked)
     priced = priced or book.price(call)
+    if priced.gpu_nano is not None:
+        return Explanation([], priced.gpu_nano, None, "", _gpu_notes(priced))
     notes = [note for note in (entry.resolved.why, *_status_notes(call, priced)) if note]
     if rates is None or call.usage_state == UsageState.UNKNOWN:
         return Explanation([], None, rates.rate_set if rates else None, rates_text(rates), notes)
@@ -104,7 +107,22 @@ def _status_notes(call: Call, priced: Priced) -> Sequence[str]:
         return [f"The provider refused the call ({call.error}): nothing was billed."]
     if call.usage_state == UsageState.UNKNOWN:
         return [_unknown_usage(priced)]
-    return [] if priced.cost_nano is not None else ["No rate covers this model at this time: the call is unpriced."]
+    if priced.cost_nano is not None:
+        return []
+    if call.provider == SELF_HOSTED:
+        return [
+            "A server of your own answered. Its cost is its share of the GPU hours it ran in: they are still open, or"
+            " no engine or no rate is known for them."
+        ]
+    return ["No rate covers this model at this time: the call is unpriced."]
+
+
+def _gpu_notes(priced: Priced) -> list[str]:
+    share = format_nano(priced.gpu_nano or 0)
+    notes = [f"Its share of the GPU hours it ran in: {share}. Tokens have no price of their own."]
+    if priced.status == CostStatus.ESTIMATED:
+        notes.append("Some of those GPUs have no rate: this is a lower bound.")
+    return notes
 
 
 def _unknown_usage(priced: Priced) -> str:

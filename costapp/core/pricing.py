@@ -175,7 +175,7 @@ def _price_text(call: Call, rates: CompiledRates) -> Priced:
     cost_nano = input_nano + read_nano + write_nano + output_nano
     rate_id = rates.rate_set.id
     return _new(Priced, (
-        status, rate_id, input_nano, read_nano, write_nano, output_nano, 0, cost_nano, None, None, rates.flags
+        status, rate_id, input_nano, read_nano, write_nano, output_nano, 0, cost_nano, None, None, rates.flags, None
     ))  # fmt: skip
 
 
@@ -237,6 +237,18 @@ def _by_policy(call: Call, priced: Priced) -> Priced:
     if reported is None or priced.status == CostStatus.FREE or (reported == 0 and priced.cost_nano != 0):
         return priced
     return priced._replace(status=int(CostStatus.REPORTED), cost_nano=reported, possible_nano=None)
+
+
+def with_gpu(priced: Priced, gpu_nano: int | None, is_estimate: bool = False) -> Priced:
+    """A call with its share of the GPU hours it ran in. The share replaces a price by tokens, which would be a second
+    bill for the same work; without one (the hours are still open, or cost nobody knows what) the price stays.
+
+    ``is_estimate``: some of its GPUs have no rate, so the share is a lower bound.
+    """
+    if gpu_nano is None:
+        return priced
+    status = int(CostStatus.ESTIMATED if is_estimate else CostStatus.GPU)
+    return Priced(status, None, 0, 0, 0, 0, 0, gpu_nano, None, None, 0, gpu_nano)
 
 
 def possible_usage(call: Call) -> Usage:

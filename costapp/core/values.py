@@ -121,6 +121,11 @@ class SpanFacts(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     link_span: int | None = None
     units: int | None = None  # images, seconds, characters, searches ... for calls not billed by token
     unit: str | None = None
+    # what an inference server says about its own work (vLLM spans)
+    queue_us: int | None = None
+    prefill_us: int | None = None
+    decode_us: int | None = None
+    instance: str | None = None  # pod, host or instance id of that server
 
 
 class Span(NamedTuple):
@@ -162,6 +167,7 @@ class CostStatus(IntEnum):
     ESTIMATED = 2
     REPORTED = 3  #: the provider's or client's own figure, by project policy
     FREE = 4  #: known to cost nothing (failed before the provider billed, or the app's own cache)
+    GPU = 5  #: made on GPUs of our own: its share of what they cost in the hours it ran
 
 
 class AttributionSource(IntEnum):
@@ -228,6 +234,12 @@ class Call(NamedTuple):
     prompt_chars: int | None
     output_chars: int | None
     signal: int  # Signal
+    # stated by the inference server itself, if one of the spans is its own
+    queue_us: int | None = None
+    prefill_us: int | None = None
+    decode_us: int | None = None
+    instance: str = ""
+    served_ns: int | None = None  # when the request reached the server
 
 
 class Verdict(NamedTuple):
@@ -255,3 +267,4 @@ class Priced(NamedTuple):
     possible_nano: int | None  # upper bound for a failed or unknown call that may have been billed
     avoided_nano: int | None  # what a call served by the app's own cache would have cost
     flags: int = 0  # ChargeFlag bits the pricing adds
+    gpu_nano: int | None = None  # share of GPU hours; None = none was worked out

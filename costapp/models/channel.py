@@ -3,6 +3,7 @@
 import uuid
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
 from django.db import models
 
 from costapp.core.alerts import Level, Source
@@ -43,7 +44,7 @@ class Channel(models.Model):
     config = models.JSONField(default=dict, blank=True, help_text="What is no secret: recipients, Slack channel.")
     seal_id = models.UUIDField(default=uuid.uuid4, editable=False, help_text="What the sealed secret is bound to.")
     key_id = models.CharField(max_length=16, blank=True, editable=False, help_text="Which field key sealed it.")
-    secret = models.BinaryField(default=bytes, editable=False)
+    secret = models.BinaryField(default=bytes, editable=True)  # masked in the audit log
     enabled = models.BooleanField(default=True, help_text="Off: messages wait, for a day at most.")
     least_level = models.CharField(
         max_length=10, choices=levels, default=Level.INFO.value, help_text="Alerts below this level are not sent here."
@@ -53,9 +54,11 @@ class Channel(models.Model):
         help_text="Report of spend, change, top movers, budgets and open alerts.",
     )  # fmt: skip
     digest_hour = models.PositiveSmallIntegerField(
-        default=8, help_text="Hour of the day (0 to 23) in the project's time zone at which the report is sent."
+        default=8,
+        validators=[MaxValueValidator(23)],
+        help_text="Hour of the day (0 to 23) in the project's time zone at which the report is sent.",
     )
-    disabled_reason = models.CharField(max_length=300, blank=True, editable=False)
+    disabled_reason = models.CharField(max_length=300, blank=True)
     disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
@@ -108,3 +111,33 @@ class Silence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.starts_at:%Y-%m-%d %H:%M} to {self.ends_at:%Y-%m-%d %H:%M} UTC)"
+
+
+class Notification(models.Model):
+    """A row of the outbox, as the admin shows it. The table belongs to ``storage/schema_alerts.sql``."""
+
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+    channel = models.ForeignKey(
+        Channel, null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+",
+        help_text="Where it goes. Empty: the channel was deleted.",
+    )  # fmt: skip
+    dedupe_key = models.TextField("event", help_text="Key of the alert, and what happened to it.")
+    state = models.TextField(
+        choices=[(name, name.capitalize()) for name in ("pending", "sent", "failed", "suppressed")]
+    )
+    reason = models.TextField(help_text="Why it was held back, or given up.")
+    attempts = models.IntegerField()
+    created_at = models.DateTimeField("queued at")
+    next_at = models.DateTimeField("not before", null=True)
+    sent_at = models.DateTimeField(null=True)
+    last_error = models.TextField()
+    answer = models.TextField(help_text="What the receiver answered.")
+    message_id = models.BigIntegerField("message", null=True, help_text="Rows with one number were one message.")
+
+    class Meta:
+        managed = False
+        db_table = "notification"
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.dedupe_key

@@ -8,28 +8,34 @@ import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psycopg
 
 from costapp.core.calls import resolve
-from costapp.core.pricing import RateBook
+from costapp.core.engines import Rule, Work, own, work_of
+from costapp.core.pricing import RateBook, with_gpu
 from costapp.core.token_rules import TokenRules
+from costapp.core.values import Call
 from costapp.services.gather import Gatherer, TraceSet
 from costapp.services.guardrails.mark import mark_callers
-from costapp.storage import charges, outbox, partitions, traces
+from costapp.storage import charges, gpu_calls, outbox, partitions, traces
 from costapp.storage.charges import Booked, Key
 from costapp.storage.connection import RETRYABLE, require_autocommit
+from costapp.storage.gpu_calls import Share
 from costapp.storage.outbox import SHARDS, Mark, shard_of
 from costapp.storage.rates import load_rate_book, rates_version
 from costapp.storage.token_rules import load_token_rules
 from costapp.storage.traces import Node, Oddity
 
 log = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
 
 ATTEMPTS = 5
 #: The database does not accept a row: a defect of ours that trying again would only repeat.
@@ -146,6 +152,7 @@ class _Batch:
         self._force = force
         self._locked: set[int] = set()
         self._token_rules: dict[int, TokenRules] = {}
+        self._mappings: dict[int, list[Rule]] = {}
 
     def run(self, shards: Sequence[int], *, limit: int, wait: bool) -> Outcome:
         marks: list[Mark] = []
@@ -187,23 +194,31 @@ class _Batch:
 
     def _write_sets(self, project_id: int, sets: Sequence[TraceSet], reasons: Mapping[bytes, str]) -> int:
         """Charges of whole sets: what they yield is booked, what they no longer yield is deleted."""
-        book = rate_book(self._conn, project_id)
-        rows: list[charges.Row] = []
-        resolved: list[TraceSet] = []
+        mappings, rules = self._engine_rules(project_id), self._rules(project_id)
+        found: list[tuple[TraceSet, list[Call]]] = []
         for trace_set in sets:
-            made = self._charges(project_id, trace_set, book)
+            calls = self._guarded(project_id, trace_set, partial(_calls, trace_set, rules, mappings))
+            if calls is not None:
+                found.append((trace_set, calls))
+        works = {
+            charges.key_of(call): work for _, calls in found for call in calls if (work := work_of(call)) is not None
+        }
+        shares = gpu_calls.load_shares(self._conn, project_id, keys=works.keys())
+        book = rate_book(self._conn, project_id)
+        resolved: list[TraceSet] = []
+        rows: list[charges.Row] = []
+        for trace_set, calls in found:
+            made = self._guarded(project_id, trace_set, partial(_rows, project_id, calls, book, shares))
             if made is not None:
-                rows += made
                 resolved.append(trace_set)
-        found = [trace_id for trace_set in resolved for _, trace_id in trace_set.nodes]
-        traces.clear_failed(self._conn, project_id, trace_ids=found)
-        return self._write(project_id, resolved, rows, reasons)
+                rows += made
+        traces.clear_failed(self._conn, project_id, trace_ids=[id_ for done in resolved for _, id_ in done.nodes])
+        return self._write(project_id, resolved, rows, works, reasons)
 
-    def _charges(self, project_id: int, trace_set: TraceSet, book: RateBook) -> list[charges.Row] | None:
-        """The rows of one set; ``None`` if it could not be resolved, which must not stop the others."""
+    def _guarded(self, project_id: int, trace_set: TraceSet, make: Callable[[], list[_Made]]) -> list[_Made] | None:
+        """What is made of one set; ``None`` if that fails, which must not stop the others."""
         try:
-            calls = resolve(trace_set.spans, rules=self._rules(project_id))
-            return [charges.encode(project_id, call, book.price(call)) for call in calls]
+            return make()
         except Exception as error:
             log.exception("Trace %s could not be resolved.", trace_set.nodes[0][1].hex())
             for node in trace_set.nodes:
@@ -216,9 +231,15 @@ class _Batch:
             self._token_rules[project_id] = load_token_rules(self._conn, project_id)
         return self._token_rules[project_id]
 
+    def _engine_rules(self, project_id: int) -> list[Rule]:
+        if project_id not in self._mappings:
+            self._mappings[project_id] = gpu_calls.load_rules(self._conn, project_id)
+        return self._mappings[project_id]
+
     def _write(
-        self, project_id: int, sets: Sequence[TraceSet], rows: Sequence[charges.Row], reasons: Mapping[bytes, str]
-    ) -> int:
+        self, project_id: int, sets: Sequence[TraceSet], rows: Sequence[charges.Row], works: Mapping[Key, Work],
+        reasons: Mapping[bytes, str],
+    ) -> int:  # fmt: skip
         rows = _without_expired(rows, partitions.horizon(self._conn, "charge"))
         booked = self._booked(project_id, sets)
         closed_to = partitions.horizon(self._conn, "span")
@@ -230,6 +251,10 @@ class _Batch:
         )  # fmt: skip
         charges.record(self._conn, project_id, revisions=changes.revisions)
         charges.mark_rollups(self._conn, project_id, touched=changes.touched)
+        gpu_calls.replace(
+            self._conn, project_id, works={row.key: works[row.key] for row in open_rows if row.key in works},
+            known=[key for key in booked if not _is_closed(key, closed_to)], again=bool(changes.touched),
+        )  # fmt: skip
         mark_callers(self._conn, project_id, touched=changes.touched, nodes=chain.from_iterable(s.nodes for s in sets))
         return len(changes.touched)
 
@@ -260,6 +285,20 @@ class _Batch:
             after, count = page[-1].span_id, count + len(page)
         traces.report_odd(self._conn, project_id, oddity=Oddity(node, "oversize", str(count)))
         return written
+
+
+def _calls(trace_set: TraceSet, rules: TokenRules, mappings: Sequence[Rule]) -> list[Call]:
+    return [own(call, mappings) for call in resolve(trace_set.spans, rules=rules)]
+
+
+def _rows(project_id: int, calls: Sequence[Call], book: RateBook, shares: Mapping[Key, Share]) -> list[charges.Row]:
+    """The charges of calls: by their tokens, or with what they were attributed of GPU hours."""
+    rows = []
+    for call in calls:
+        priced = book.price(call)
+        share = shares.get(charges.key_of(call)) if shares else None
+        rows.append(charges.encode(project_id, call, with_gpu(priced, *share) if share else priced))
+    return rows
 
 
 def _is_closed(key: Key, closed_to: date | None) -> bool:

@@ -6,11 +6,13 @@ from typing import NamedTuple
 import psycopg
 
 from costapp.core import calls, price_explain
+from costapp.core.engines import own
 from costapp.core.price_explain import Explanation
+from costapp.core.pricing import with_gpu
 from costapp.core.values import Call, Priced, Span, Verdict
 from costapp.services.attribute import rate_book
 from costapp.services.gather import Gatherer
-from costapp.storage import charges, traces
+from costapp.storage import charges, gpu_calls, traces
 from costapp.storage.token_rules import load_token_rules
 from costapp.storage.traces import Node
 
@@ -64,9 +66,13 @@ def _explained(conn: psycopg.Connection, project_id: int, spans: list[Span], nod
         for verdict in calls.explain(spans, rules=rules)
     ]
     booked = {key[1:]: charge for key, charge in charges.load_booked(conn, project_id, nodes=nodes).items()}
+    mappings = gpu_calls.load_rules(conn, project_id)
+    resolved = [own(call, mappings) for call in calls.resolve(spans, rules=rules)]
+    shares = gpu_calls.load_shares(conn, project_id, keys=[charges.key_of(call) for call in resolved])
     priced_calls = []
-    for call in calls.resolve(spans, rules=rules):
-        priced = book.price(call)
+    for call in resolved:
+        share = shares.get(charges.key_of(call))
+        priced = with_gpu(book.price(call), *share) if share else book.price(call)
         charge = booked.get((call.trace_id, call.span_id))
         price = price_explain.explain(book, call, priced._replace(cost_nano=charge.cost_nano) if charge else priced)
         priced_calls.append(

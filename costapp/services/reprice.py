@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 from django.utils import timezone
 
-from costapp.core.pricing import RateBook
+from costapp.core.pricing import RateBook, with_gpu
 from costapp.core.values import Call, ChargeFlag, CostStatus, Priced
 from costapp.models import Project, RepriceRun
 from costapp.storage import charges, outbox
@@ -176,7 +176,13 @@ class _Worker:
     def _repriced(self, stored: Iterable[BookedCharge]) -> Iterator[tuple[BookedCharge, Call, Priced]]:
         for charge in stored:
             call = charge.call._replace(flags=self._own_flags(charge.call))
-            yield charge, call, self._book.price(call)
+            yield charge, call, self._price(call, charge.priced)
+
+    def _price(self, call: Call, old: Priced) -> Priced:
+        """Its share of GPU hours is no price of ours to change: what is booked stays."""
+        if old.gpu_nano is None:
+            return self._book.price(call)
+        return with_gpu(old, old.gpu_nano, is_estimate=old.status == CostStatus.ESTIMATED)
 
     def _own_flags(self, call: Call) -> int:
         """The flags of a charge without those that pricing added."""

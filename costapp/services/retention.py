@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 from django.conf import settings
 
-from costapp.storage import audit, budgets, gpu_samples, ingest_log, kinds, partitions
+from costapp.storage import audit, budgets, gpu_calls, gpu_samples, ingest_log, kinds, notifications, partitions
 
 #: Partitions exist this far ahead; a machine that slept for a week still finds today's.
 DAYS_AHEAD = 14
@@ -21,6 +21,8 @@ class Keep(NamedTuple):
     span_content: int
     charge: int
     metric_point: int
+    gpu_call: int = 400
+    gpu_share: int = 400
     gpu_sample: int = 30
     gpu_gap: int = 30
     engine_sample: int = 30
@@ -32,6 +34,8 @@ def configured() -> Keep:
         span_content=settings.KEEP_CONTENT_DAYS,
         charge=settings.KEEP_CHARGES_DAYS,
         metric_point=settings.KEEP_CHARGES_DAYS,
+        gpu_call=settings.KEEP_CHARGES_DAYS,
+        gpu_share=settings.KEEP_CHARGES_DAYS,
         gpu_sample=settings.KEEP_GPU_SAMPLES_DAYS,
         gpu_gap=settings.KEEP_GPU_SAMPLES_DAYS,
         engine_sample=settings.KEEP_GPU_SAMPLES_DAYS,
@@ -57,8 +61,11 @@ def apply_retention(conn: psycopg.Connection, *, keep: Keep | None = None, today
         kinds.drop_before(conn, day=horizon)
     if horizon := partitions.horizon(conn, "gpu_sample"):
         gpu_samples.drop_places_before(conn, day=horizon)
+    if horizon := partitions.horizon(conn, "gpu_call"):
+        gpu_calls.drop_targets_before(conn, day=horizon)
     oldest_entry = datetime.combine(today - timedelta(days=settings.KEEP_AUDIT_DAYS), time(), UTC)
     audit.drop_before(conn, at=oldest_entry)
+    notifications.prune(conn, datetime.combine(today - timedelta(days=settings.KEEP_ALERTS_DAYS), time(), UTC))
     budgets.drop_before(conn, at=datetime.combine(today - timedelta(days=settings.KEEP_CHARGES_DAYS), time(), UTC))
     return dropped
 

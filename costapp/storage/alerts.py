@@ -296,6 +296,7 @@ _RELEASE = """
 update notification set
     state = case when again.tell then 'pending' else 'suppressed' end,
     next_at = case when again.tell then %(now)s::timestamptz end,
+    created_at = case when again.tell then %(now)s else created_at end,
     held_by = case when again.tell then '' else held_by end, reason = case when again.tell then '' else reason end
 from (
     select held.project_id, held.id,
@@ -340,3 +341,14 @@ def open_of(conn: Connection, source: str, project_ids: Sequence[int]) -> list[O
     """The open alerts of one kind of producer."""
     rows = conn.execute(_OPEN_OF, {"source": source, "project_ids": list(project_ids)}).fetchall()
     return [Open._make((*row[:4], loads(row[4]), Level(row[5]), *row[6:])) for row in rows]
+
+
+_TITLES = f"""
+select count(*) over (), level, title from alert where project_id = %(project_id)s and state = 'open'
+order by {_RANK.format("level")} desc, opened_at desc, id desc limit %(limit)s"""
+
+
+def open_titles(conn: Connection, project_id: int, *, limit: int) -> tuple[int, list[tuple[str, str]]]:
+    """How many alerts are open, and level and title of the most severe."""
+    rows = conn.execute(_TITLES.encode(), {"project_id": project_id, "limit": limit}).fetchall()
+    return (rows[0][0] if rows else 0), [(row[1], row[2]) for row in rows]

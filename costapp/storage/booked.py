@@ -19,7 +19,7 @@ PAGE_CHARGES = 5_000
 
 _PRICED = (
     "cost_status", "rate_id", "input_nano", "cache_read_nano", "cache_write_nano", "output_nano", "other_nano",
-    "cost_nano", "possible_nano", "avoided_nano",
+    "cost_nano", "possible_nano", "avoided_nano", "gpu_nano",
 )  # fmt: skip
 _USAGE = (
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
@@ -117,6 +117,7 @@ def _read(row: tuple[Any, ...]) -> BookedCharge:
     )
     status, rate_id, *amounts = prices
     components = [amount or 0 for amount in amounts[:5]]
-    priced = Priced(status, rate_id, *components, *amounts[5:])
+    cost_nano, possible_nano, avoided_nano, gpu_nano = amounts[5:]
+    priced = Priced._make((status, rate_id, *components, cost_nano, possible_nano, avoided_nano, 0, gpu_nano))
     booked = Booked(start_us - _POSTGRES_EPOCH_US, priced.cost_nano, call.feature, call.session, call.user)
     return BookedCharge((day, call.trace_id, call.span_id), call, priced, booked)

@@ -78,7 +78,7 @@ _FIXED_COLUMNS = (
 _FIXED = Struct("!hiiiiiqi16siqiqiqiiiiiiihihihih")
 _BIGINT_COLUMNS = (
     "duration_us", "cost_nano", "cache_read_nano", "cache_write_nano", "other_nano", "reported_nano",
-    "possible_nano", "avoided_nano", "prompt_hash",
+    "possible_nano", "avoided_nano", "prompt_hash", "gpu_nano",
 )  # fmt: skip
 _INT_COLUMNS = (
     "rate_id", "ttft_us", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "reasoning_tokens",
@@ -93,7 +93,7 @@ COLUMNS = (*_FIXED_COLUMNS, *_BIGINT_COLUMNS, *_INT_COLUMNS, *_SMALLINT_COLUMNS,
 
 _new = tuple.__new__  # half the cost of calling a NamedTuple
 _NULL = b"\xff\xff\xff\xff"
-_NULLS_6, _NONES_6 = _NULL * 6, (None,) * 6
+_NULLS_7, _NONES_7 = _NULL * 7, (None,) * 7
 _NULLS_10, _NONES_10 = _NULL * 10, (None,) * 10
 _BIGINT = Struct("!iq")
 _INT = Struct("!ii")
@@ -150,13 +150,18 @@ def encode(project_id: int, call: Call, priced: Priced) -> Row:
     return _new(Row, ((day, call.trace_id, call.span_id), booked, kind, fields))
 
 
+def key_of(call: Call) -> Key:
+    """The key of the charge of a call."""
+    return _day_and_month(call.start_ns // _DAY_NS)[0], call.trace_id, call.span_id
+
+
 def _bigints(call: Call, priced: Priced) -> bytes:
     usual = call.duration_us, priced.cost_nano, priced.cache_read_nano or None
     rare = (
         priced.cache_write_nano or None, priced.other_nano or None, call.reported_nano, priced.possible_nano,
-        priced.avoided_nano, call.prompt_hash,
+        priced.avoided_nano, call.prompt_hash, priced.gpu_nano,
     )  # fmt: skip
-    return _some_bigints(usual) + (_NULLS_6 if rare == _NONES_6 else _some_bigints(rare))
+    return _some_bigints(usual) + (_NULLS_7 if rare == _NONES_7 else _some_bigints(rare))
 
 
 def _ints(call: Call, priced: Priced) -> bytes:
@@ -262,12 +267,12 @@ def _copy(conn: psycopg.Connection, table: str, rows: Sequence[Row], numbers: Ma
     if rows:
         statement = _COPY.format(table=sql.Identifier(table), columns=_COLUMN_LIST)
         last = {digest: _BIGINT.pack(8, number) for digest, number in numbers.items()}
-        ordered = sorted(rows, key=_key_of)
+        ordered = sorted(rows, key=_key)
         with conn.cursor().copy(statement) as copy:
             copy.write(_COPY_HEADER + b"".join([row.fields + last[row.kind.digest] for row in ordered]) + _COPY_TRAILER)
 
 
-def _key_of(row: Row) -> Key:
+def _key(row: Row) -> Key:
     return row.key
 
 

@@ -199,6 +199,49 @@ CHECKS = (
         _actor_check("user_day", named="true"),
     ),
     Check(
+        "gpu-hours-add-up",
+        "Attributed, unattributed-busy, idle and unobserved money add up to the bill of every GPU hour.",
+        """select project_id, hour_at || ' ' || node,
+                  (attributed_nano + busy_nano + held_nano + free_nano + unobserved_nano)::text, cost_nano::text
+           from gpu_hour
+           where cost_nano <> attributed_nano + busy_nano + held_nano + free_nano + unobserved_nano""",
+    ),
+    Check(
+        "gpu-shares-are-attributed", "The shares of calls add up to what was attributed in their hour and pool.",
+        """select project_id, hour_at || ' pool ' || pool_id, hours.nano::text, shares.nano::text
+           from (select project_id, hour_at, pool_id, sum(attributed_nano) as nano from gpu_hour group by 1, 2, 3) hours
+           full join (select project_id, hour_at, pool_id, sum(gpu_nano) as nano from gpu_share group by 1, 2, 3) shares
+               using (project_id, hour_at, pool_id)
+           where coalesce(hours.nano, 0) <> coalesce(shares.nano, 0)""",
+    ),
+    Check(
+        "gpu-models-are-hours", "What served models cost adds up to the bill of their hour and pool.",
+        """select project_id, hour_at || ' pool ' || pool_id, hours.nano::text, models.nano::text
+           from (select project_id, hour_at, pool_id, sum(cost_nano) as nano from gpu_hour group by 1, 2, 3) hours
+           full join (select project_id, hour_at, pool_id, sum(cost_nano) as nano from gpu_model_hour group by 1, 2, 3)
+               models using (project_id, hour_at, pool_id)
+           where coalesce(hours.nano, 0) <> coalesce(models.nano, 0)""",
+    ),
+    Check(
+        "gpu-charges-are-shares", "The GPU money of every charge is the sum of its shares of GPU hours.",
+        """with pending as (
+               select project_id, hour_at from gpu_hour_state where applied_at is null
+               union select project_id, hour_at from dirty_gpu_hour
+           ), shares as (
+               select project_id, day, trace_id, span_id, sum(gpu_nano) as nano,
+                      bool_or((project_id, hour_at) in (select project_id, hour_at from pending)) as is_pending
+               from gpu_share group by 1, 2, 3, 4
+           )
+           select project_id, encode(uuid_send(trace_id), 'hex') || ' ' || day, shares.nano::text,
+                  charge.gpu_nano::text
+           from shares
+           full join (select project_id, day, trace_id, span_id, gpu_nano from charge where gpu_nano is not null) charge
+               using (project_id, day, trace_id, span_id)
+           where shares.nano is distinct from charge.gpu_nano and not coalesce(is_pending, false)
+             and (project_id, trace_id) not in (select project_id, trace_id from dirty_trace)
+             and day >= coalesce((select day from retention_horizon where table_name = 'gpu_share'), '-infinity')""",
+    ),
+    Check(
         "outbox-is-worked-on", f"No mark waits longer than {STALE_MARK}.",
         f"""select project_id, 'oldest mark', 'since less than {STALE_MARK}', min(marked_at)::text from (
                 select project_id, marked_at from dirty_trace union all select project_id, marked_at from dirty_cell

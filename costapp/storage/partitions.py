@@ -24,6 +24,7 @@ _MAINTENANCE_LOCK = 0x9A27
 #: The tables partitioned by day of event, and whether one partition holds a day or a month.
 DAILY, MONTHLY = "day", "month"
 GRAINS = {"span": DAILY, "span_content": DAILY, "charge": MONTHLY, "metric_point": MONTHLY,
+          "gpu_call": MONTHLY, "gpu_share": MONTHLY,
           "gpu_sample": DAILY, "gpu_gap": MONTHLY, "engine_sample": DAILY}  # fmt: skip
 
 

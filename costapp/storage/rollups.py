@@ -310,23 +310,26 @@ def recompute_latency_day(conn: psycopg.Connection, project_id: int, *, day: Loc
 
 
 _ACTOR_SUMS = f"""
-    count(*), count(error), count(*) filter (where cost_nano is null), {_total(_ALL_TOKENS)}, {_total("cost_nano")}
+    count(*), count(error), count(*) filter (where cost_nano is null), {_total(_ALL_TOKENS)}, {_total("cost_nano")},
+    {SUMS["gpu_nano"]}
 """
 _SESSIONS = """
     insert into session_day (bucket_at, project_id, session_id, feature, user_id, first_at, last_at,
-                             requests, errors, unpriced, tokens, cost_nano)
+                             requests, errors, unpriced, tokens, cost_nano, gpu_nano)
     select %(start_at)s::timestamptz, project_id, session_id, feature, user_id, min(start_at), max(start_at), {sums}
     from charge where {range} and session_id <> '' {only} group by project_id, session_id, feature, user_id
 """
 # By session first: counting distinct texts would need all charges sorted.
 _USERS = """
     insert into user_day (bucket_at, project_id, user_id, feature, sessions,
-                          requests, errors, unpriced, tokens, cost_nano)
+                          requests, errors, unpriced, tokens, cost_nano, gpu_nano)
     select %(start_at)s::timestamptz, project_id, user_id, feature, count(*) filter (where session_id <> ''),
-           sum(requests), sum(errors), sum(unpriced), sum(tokens), sum(cost_nano)
+           sum(requests), sum(errors), sum(unpriced), sum(tokens), sum(cost_nano),
+           sum(gpu_nano)
     from (select project_id, user_id, feature, session_id, {sums}
           from charge where {range} {only} group by project_id, user_id, feature, session_id)
-         as by_session (project_id, user_id, feature, session_id, requests, errors, unpriced, tokens, cost_nano)
+         as by_session (project_id, user_id, feature, session_id, requests, errors, unpriced, tokens, cost_nano,
+                        gpu_nano)
     group by project_id, user_id, feature
 """
 

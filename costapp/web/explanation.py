@@ -38,6 +38,7 @@ STATUS = {
     CostStatus.ESTIMATED: ("estimated", "Part of the token counts or of the rate had to be assumed."),
     CostStatus.REPORTED: ("reported", "The client's own figure, because this project lets it count."),
     CostStatus.FREE: ("free", "It failed before the provider bills, or the app's own cache answered."),
+    CostStatus.GPU: ("GPU hours", "Its share of what the GPUs cost while it ran, instead of a price by tokens."),
 }
 USAGE_WORDS = {
     UsageState.UNKNOWN: "nothing usable on the wire",

@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 
 from costapp.storage.reports.dimensions import DIMENSIONS
-from costapp.web.views import accounts, alerts, calls, connect, drill, health, overview, rules, traces
+from costapp.web.views import accounts, alerts, budgets, calls, connect, drill, health, overview, rules, traces
 
 dimension = "|".join(key for key in DIMENSIONS if key != "session")
 
@@ -16,6 +16,7 @@ urlpatterns = [
     path("p/<slug:slug>/session/", traces.session, name="session"),
     path("p/<slug:slug>/trace/<str:trace>/", traces.trace, name="trace"),
     path("p/<slug:slug>/trace/<str:trace>/<str:span>/", traces.call, name="call"),
+    path("p/<slug:slug>/budgets/", budgets.budgets, name="budgets"),
     path("p/<slug:slug>/alerts/", alerts.alerts, name="alerts"),
     path("p/<slug:slug>/alerts/<int:alert_id>/", alerts.alert, name="alert"),
     path("p/<slug:slug>/alerts/<int:alert_id>/acknowledge/", alerts.acknowledge, name="acknowledge"),

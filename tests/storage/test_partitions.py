@@ -26,8 +26,8 @@ def test_a_day_of_spans_and_a_month_of_charges_get_a_partition_each(conn):
     made = partitions.ensure_partitions(conn, [DAY, DAY + timedelta(days=1)])
     assert made == [
         "span_20260529", "span_20260530", "span_content_20260529", "span_content_20260530", "charge_202605",
-        "metric_point_202605", "gpu_sample_20260529", "gpu_sample_20260530", "gpu_gap_202605", "engine_sample_20260529",
-        "engine_sample_20260530",
+        "metric_point_202605", "gpu_call_202605", "gpu_share_202605", "gpu_sample_20260529",
+        "gpu_sample_20260530", "gpu_gap_202605", "engine_sample_20260529", "engine_sample_20260530",
     ]  # fmt: skip
     assert partitions.ensure_partitions(conn, [DAY]) == []
 

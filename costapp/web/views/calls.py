@@ -22,6 +22,7 @@ STATUS_WORDS = {
     CostStatus.ESTIMATED: "estimated",
     CostStatus.REPORTED: "reported by the client",
     CostStatus.FREE: "free",
+    CostStatus.GPU: "GPU hours",
 }
 USAGE_WORDS = {
     UsageState.UNKNOWN: "unknown",

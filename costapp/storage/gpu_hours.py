@@ -1,0 +1,429 @@
+"""GPU hours on disk: what is marked, what an hour is worked out from, and what came out of it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+
+from costapp.core.engines import Engine, Target
+from costapp.storage.outbox import SHARDS, lock_shard
+
+Connection = psycopg.Connection[Any]
+HOUR = timedelta(hours=1)
+#: An owned or reserved GPU that nobody has seen for so long is gone, and costs nothing any more.
+FORGOTTEN_AFTER = timedelta(days=7)
+_HOUR_LOCK = 0x69B0
+
+
+# -- what is to be done --------------------------------------------------------------------------------------------
+
+
+def projects(conn: Connection) -> list[int]:
+    """Projects with marked hours, unfinished ones, or pools whose rates may have changed."""
+    rows = conn.execute("""
+        select project_id from dirty_gpu_hour union select project_id from gpu_hour_state where applied_at is null
+        union select project_id from costapp_gpupool union select project_id from gpu_setup order by 1""")
+    return [project_id for (project_id,) in rows]
+
+
+def try_lock(conn: Connection, project_id: int) -> bool:
+    """Become the only one to work out this project's GPU hours until the transaction ends."""
+    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_HOUR_LOCK, project_id)).fetchone()
+    return bool(row and row[0])
+
+
+def due_hours(conn: Connection, project_id: int, *, before: datetime, limit: int) -> list[datetime]:
+    """Marked hours that began before a moment, newest first: a page about today must not wait for last month."""
+    rows = conn.execute(
+        "select distinct hour_at from dirty_gpu_hour where project_id = %s and hour_at < %s"
+        " order by hour_at desc limit %s",
+        (project_id, before, limit),
+    )
+    return [hour_at for (hour_at,) in rows]
+
+
+def claim(conn: Connection, project_id: int, *, hour_at: datetime) -> int:
+    """Delete the marks of an hour; returns how many there were. What arrives later leaves a mark of its own."""
+    return conn.execute(
+        "delete from dirty_gpu_hour where project_id = %s and hour_at = %s", (project_id, hour_at)
+    ).rowcount
+
+
+def mark(conn: Connection, project_id: int, *, hours: Iterable[datetime]) -> None:
+    conn.execute(
+        "insert into dirty_gpu_hour (project_id, hour_at, node) select %s, unnest(%s::timestamptz[]), ''",
+        (project_id, sorted(hours)),
+    )
+
+
+_MARK_SILENT = """
+insert into dirty_gpu_hour (project_id, hour_at, node)
+select %(project_id)s, hour_at, ''
+from generate_series((select max(hour_at) from gpu_hour_state where project_id = %(project_id)s) + interval '1 hour',
+                     %(before)s::timestamptz - interval '1 second', interval '1 hour') as hour_at
+where hour_at > %(before)s::timestamptz - %(forgotten)s
+  and exists (select from costapp_gpurate rate join costapp_gpupool pool on pool.id = rate.pool_id
+              where pool.project_id = %(project_id)s and rate.kind in ('reserved', 'owned'))"""
+
+
+def mark_silent_hours(conn: Connection, project_id: int, *, before: datetime) -> None:
+    """Hours without any telemetry are marked by nobody, and GPUs that are paid for anyway cost money in them."""
+    values = {"project_id": project_id, "before": before, "forgotten": FORGOTTEN_AFTER}
+    conn.execute(_MARK_SILENT, values)
+
+
+_SETUP = """
+select md5(coalesce((select jsonb_agg(to_jsonb(pool) - 'name' || jsonb_build_object('rates', (
+               select jsonb_agg(to_jsonb(rate) - 'source' order by rate.id) from costapp_gpurate rate
+               where rate.pool_id = pool.id)) order by pool.id)
+           from costapp_gpupool pool where pool.project_id = %(project_id)s), '[]')::text)::uuid,
+       md5(coalesce((select jsonb_agg(to_jsonb(mapping) order by mapping.id)
+           from costapp_enginemapping mapping where mapping.project_id = %(project_id)s), '[]')::text)::uuid"""
+_MARK_ALL = """
+insert into dirty_gpu_hour (project_id, hour_at, node)
+select project_id, hour_at, '' from gpu_hour_state where project_id = %(project_id)s and hour_at >= %(since)s"""
+
+
+class SetupChange(NamedTuple):
+    rates: bool
+    mappings: bool
+
+
+def follow_setup(conn: Connection, project_id: int, *, since: datetime) -> SetupChange:
+    """Mark the hours since a moment when rates, pools or mappings are no longer those they were worked out with."""
+    values = {"project_id": project_id, "since": since}
+    now = conn.execute(_SETUP, values).fetchone()
+    known = conn.execute("select rates, mappings from gpu_setup where project_id = %(project_id)s", values).fetchone()
+    assert now is not None
+    if known == now:
+        return SetupChange(False, False)
+    conn.execute(
+        "insert into gpu_setup values (%s, %s, %s) on conflict (project_id)"
+        " do update set rates = excluded.rates, mappings = excluded.mappings",
+        (project_id, *now),
+    )
+    conn.execute(_MARK_ALL, values)
+    return SetupChange(known is None or known[0] != now[0], known is not None and known[1] != now[1])
+
+
+# -- what an hour is worked out from -------------------------------------------------------------------------------
+
+
+class DeviceRow(NamedTuple):
+    ref: int
+    device_id: str
+    parent_id: str
+    node: str
+    gpu_model: str
+    mig_profile: str
+    memory_total_mib: int | None
+
+
+class SampleRow(NamedTuple):
+    ref: int
+    at_us: int
+    place: int
+    util_bp: int | None
+    held: bool | None
+    memory_mib: int | None
+    power_mw: int | None
+    energy_mj: int | None
+
+
+class PlaceRow(NamedTuple):
+    place: int
+    node: str
+    target: str
+    served_model: str
+    holders: list[str]  # namespace/pod/container
+
+
+class GapRow(NamedTuple):
+    at_us: int
+    target: str
+    device_id: str
+
+
+class PoolRow(NamedTuple):
+    pool_id: int
+    node_pattern: str
+    model_pattern: str
+    method: str
+    prefill_weight: int
+    decode_weight: int
+    input_weight: int
+    cached_weight: int
+    output_weight: int
+    capacity_tokens: int
+    busy_bp: int
+
+
+class RateRow(NamedTuple):
+    pool_id: int
+    always_on: bool
+    from_us: int
+    to_us: int
+    nano_per_hour: int
+
+
+class HourFacts(NamedTuple):
+    """Everything an hour's money depends on, but for the calls."""
+
+    devices: list[DeviceRow]
+    samples: list[SampleRow]  # of the hour and a moment before, by device and time
+    places: list[PlaceRow]
+    seen_before: set[int]
+    seen_after: set[int]
+    gaps: list[GapRow]
+    engines: list[Engine]
+    pools: list[PoolRow]
+    rates: list[RateRow]
+    targets: dict[int, Target]
+
+
+_NEAR = "project_id = %(project_id)s and day between %(first)s::date - 1 and %(first)s::date + 1"
+_SAMPLES = f"""
+select device_ref, (extract(epoch from sampled_at) * 1000000)::bigint, place_ref, util_bp, held,
+       memory_used_kib / 1024, power_mw, energy_mj
+from gpu_sample where {_NEAR} and sampled_at >= %(hour)s::timestamptz - %(gap)s and sampled_at < %(end)s
+order by device_ref, sampled_at"""
+_SEEN = f"""
+select distinct device_ref from gpu_sample where {_NEAR} and sampled_at >= %(from)s and sampled_at < %(to)s"""
+_DEVICES = """
+select device_ref, device_id, parent_id, node, gpu_model, mig_profile, (memory_total_bytes / 1048576)::int
+from gpu_device device where project_id = %(project_id)s and first_at < %(end)s and exists (
+    select from gpu_sample sample where sample.project_id = device.project_id
+    and sample.day between (%(hour)s::timestamptz - %(forgotten)s)::date and %(first)s::date + 1
+    and sample.device_ref = device.device_ref
+    and sample.sampled_at >= %(hour)s::timestamptz - %(forgotten)s and sample.sampled_at < %(end)s)
+order by device_id"""
+_PLACES = """
+select place_ref, node, target, served_model, holders from gpu_place
+where project_id = %(project_id)s and place_ref = any(%(places)s)"""
+_GAPS = f"""
+select (extract(epoch from at) * 1000000)::bigint, target, device_id from gpu_gap
+where {_NEAR} and at >= %(hour)s::timestamptz - %(gap)s and at < %(end)s order by 1"""
+_ENGINES = """
+select kind || ' ' || target || ' ' || served_model || ' ' || replica, served_model, target, node, namespace, pod
+from engine_seen engine where project_id = %(project_id)s and first_at < %(end)s and exists (
+    select from engine_sample sample where sample.project_id = engine.project_id
+    and sample.day between %(first)s::date - 1 and %(first)s::date + 1 and sample.engine_ref = engine.engine_ref
+    and sample.sampled_at >= %(hour)s and sample.sampled_at < %(end)s)
+order by 1"""
+_POOLS = """
+select id, node_pattern, model_pattern, method, prefill_weight, decode_weight, input_weight, cached_weight,
+       output_weight, capacity_tokens, (busy_percent * 100)::int
+from costapp_gpupool where project_id = %(project_id)s order by priority, id"""
+_RATES = """
+select rate.pool_id, rate.kind in ('reserved', 'owned'),
+       coalesce((extract(epoch from valid_from) * 1000000)::bigint, -9223372036854775808),
+       coalesce((extract(epoch from valid_to) * 1000000)::bigint, 9223372036854775807), nano_per_hour
+from costapp_gpurate rate join costapp_gpupool pool on pool.id = rate.pool_id
+where pool.project_id = %(project_id)s and (valid_from is null or valid_from < %(end)s)
+    and (valid_to is null or valid_to > %(hour)s)
+order by rate.pool_id, valid_from nulls first, rate.id"""
+_TARGETS = """
+select id, instance, host, model, service from gpu_target where project_id = %(project_id)s and id in (
+    select target_id from gpu_call where project_id = %(project_id)s and hour_at = %(hour)s
+    and day between %(first)s::date - 1 and %(first)s::date + 1)"""
+
+
+def load_hour(conn: Connection, project_id: int, *, hour_at: datetime, gap: timedelta) -> HourFacts:
+    values: dict[str, Any] = {
+        "project_id": project_id, "hour": hour_at, "end": hour_at + HOUR, "first": hour_at, "gap": gap,
+        "forgotten": FORGOTTEN_AFTER,
+    }  # fmt: skip
+    cursor = conn.cursor(binary=True)
+
+    def rows(sql: Any, **extra: Any) -> list[Any]:
+        return cursor.execute(sql, values | extra).fetchall()
+
+    samples = [SampleRow._make(row) for row in rows(_SAMPLES)]
+    return HourFacts(
+        devices=[DeviceRow._make(row) for row in rows(_DEVICES)],
+        samples=samples,
+        places=[PlaceRow._make(row) for row in rows(_PLACES, places=sorted({sample.place for sample in samples}))],
+        seen_before={ref for (ref,) in rows(_SEEN, **{"from": hour_at - HOUR, "to": hour_at})},
+        seen_after={ref for (ref,) in rows(_SEEN, **{"from": hour_at + HOUR, "to": hour_at + 2 * HOUR})},
+        gaps=[GapRow._make(row) for row in rows(_GAPS)],
+        engines=[Engine._make(row) for row in rows(_ENGINES)],
+        pools=[PoolRow._make(row) for row in rows(_POOLS)],
+        rates=[RateRow._make(row) for row in rows(_RATES)],
+        targets={number: Target._make(texts) for number, *texts in rows(_TARGETS)},
+    )
+
+
+def oldest_samples(conn: Connection) -> datetime | None:
+    """Before this moment samples were dropped: such hours stay as they are."""
+    row = conn.execute(
+        "select (day + 1)::timestamp at time zone 'UTC' from retention_horizon where table_name = 'gpu_sample'"
+    ).fetchone()
+    return row[0] if row else None
+
+
+# -- what came out -------------------------------------------------------------------------------------------------
+
+
+class State(NamedTuple):
+    calls: int
+    lost_calls: int
+    unrated_calls: int
+    took_us: int
+    open_gpus: list[int]
+
+
+NODE_COLUMNS = (
+    "pool_id", "node", "gpu_model", "gpus", "cost_nano", "attributed_nano", "busy_nano", "held_nano", "free_nano",
+    "unobserved_nano", "gpu_us", "attributed_us", "busy_us", "held_us", "free_us", "unobserved_us", "unrated_us",
+    "util_bp_us", "util_us", "memory_mib_us", "memory_total_mib_us", "memory_us", "energy_mj", "energy_us",
+)  # fmt: skip
+MODEL_COLUMNS = (
+    "pool_id", "model", "cost_nano", "attributed_nano", "prefill_nano", "busy_nano", "held_nano", "free_nano",
+    "unobserved_nano", "requests", "input_tokens", "cached_tokens", "output_tokens", "gpu_us", "active_us", "energy_mj",
+)  # fmt: skip
+
+
+def open_gpus(conn: Connection, project_id: int, *, hour_at: datetime) -> set[int]:
+    row = conn.execute(
+        "select open_gpus from gpu_hour_state where project_id = %s and hour_at = %s", (project_id, hour_at)
+    ).fetchone()
+    return set(row[0]) if row else set()
+
+
+def clear(conn: Connection, project_id: int, *, hour_at: datetime) -> None:
+    """Remove what was worked out for an hour before. `day` opens only the partitions its calls can be in."""
+    values = (project_id, hour_at)
+    for table in ("gpu_hour", "gpu_model_hour"):
+        conn.execute(f"delete from {table} where project_id = %s and hour_at = %s".encode(), values)
+    conn.execute(
+        "delete from gpu_share where project_id = %s and hour_at = %s and day between %s::date - 1 and %s::date + 1",
+        (*values, hour_at.date(), hour_at.date()),
+    )
+
+
+def write(
+    conn: Connection, project_id: int, *, hour_at: datetime, nodes: Sequence[Sequence[Any]],
+    models: Sequence[Sequence[Any]], state: State,
+) -> None:  # fmt: skip
+    """Store an hour: rows in the order of NODE_COLUMNS and MODEL_COLUMNS. Its shares are then to be applied."""
+    for table, columns, rows in (("gpu_hour", NODE_COLUMNS, nodes), ("gpu_model_hour", MODEL_COLUMNS, models)):
+        if rows:
+            with conn.cursor().copy(
+                f"copy {table} (project_id, hour_at, {', '.join(columns)}) from stdin".encode()
+            ) as copy:
+                for row in rows:
+                    copy.write_row((project_id, hour_at, *row))
+    conn.execute(
+        """insert into gpu_hour_state (project_id, hour_at, computed_at, applied_at, calls, lost_calls, unrated_calls,
+                                       took_us, open_gpus)
+           values (%s, %s, clock_timestamp(), null, %s, %s, %s, %s, %s)
+           on conflict (project_id, hour_at) do update set computed_at = excluded.computed_at, applied_at = null,
+               calls = excluded.calls, lost_calls = excluded.lost_calls, unrated_calls = excluded.unrated_calls,
+               took_us = excluded.took_us, open_gpus = excluded.open_gpus""",
+        (project_id, hour_at, *state),
+    )
+
+
+# -- shares into charges -------------------------------------------------------------------------------------------
+
+_APPLY = """
+with own as materialized (
+    select day, trace_id, span_id from gpu_call
+    where project_id = %(project_id)s and hour_at = %(hour)s and day between %(first)s::date - 1 and %(first)s::date + 1
+      and get_byte(uuid_send(trace_id), 15) %% %(shards)s = %(shard)s
+), booked as materialized (
+    select own.day, own.trace_id, own.span_id, sum(share.gpu_nano)::bigint as gpu_nano,
+           coalesce(bool_or(share.is_estimate), false) as is_estimate
+    from own left join gpu_share share on share.project_id = %(project_id)s and share.day = own.day
+        and share.day between %(first)s::date - 1 and %(first)s::date + 1
+        and share.trace_id = own.trace_id and share.span_id = own.span_id
+    group by 1, 2, 3
+), changed as materialized (
+    select booked.*, charge.start_at, charge.cost_nano as old_nano, charge.feature, charge.session_id, charge.user_id
+    from booked join charge on charge.project_id = %(project_id)s and charge.day = booked.day
+        and charge.day between %(first)s::date - 1 and %(first)s::date + 1
+        and charge.trace_id = booked.trace_id and charge.span_id = booked.span_id
+    where booked.gpu_nano is distinct from charge.gpu_nano
+       or (booked.gpu_nano is not null and charge.cost_status <> case when booked.is_estimate then 2 else 5 end)
+), written as (
+    update charge set gpu_nano = changed.gpu_nano, cost_nano = changed.gpu_nano, rate_id = null, input_nano = 0,
+        output_nano = 0, cache_read_nano = null, cache_write_nano = null, other_nano = null, possible_nano = null,
+        avoided_nano = null, cost_status = case when changed.is_estimate then 2 else 5 end, flags = charge.flags & ~512
+    from changed
+    where changed.gpu_nano is not null and charge.project_id = %(project_id)s and charge.day = changed.day
+        and charge.day between %(first)s::date - 1 and %(first)s::date + 1
+        and charge.trace_id = changed.trace_id and charge.span_id = changed.span_id
+), cells as (
+    insert into dirty_cell (project_id, bucket_at)
+    select distinct %(project_id)s::int, date_bin('5 minutes', start_at, 'epoch') from changed
+    where gpu_nano is not null
+), actors as (
+    insert into dirty_actor (project_id, quarter_at, session_id, user_id)
+    select distinct %(project_id)s::int, date_bin('15 minutes', start_at, 'epoch'), session_id, user_id from changed
+    where gpu_nano is not null
+), revisions as (
+    insert into charge_revision (project_id, day, trace_id, span_id, reason, old_cost_nano, new_cost_nano,
+                                 old_feature, new_feature)
+    select %(project_id)s, day, trace_id, span_id, 'GPU hour worked out again', old_nano, gpu_nano, feature, feature
+    from changed where gpu_nano is not null and old_nano is not null and old_nano <> gpu_nano
+), unshared as (
+    insert into dirty_trace (project_id, day, shard, trace_id, reason)
+    select distinct %(project_id)s::int, day, %(shard)s::smallint, trace_id, 'no share of a GPU hour any more'
+    from changed where gpu_nano is null
+)
+select count(*) from changed"""
+
+
+def apply_shard(conn: Connection, project_id: int, *, hour_at: datetime, shard: int) -> int:
+    """Make the charges of one shard say what they were attributed; returns how many changed. Takes the shard's lock.
+
+    A call that has no share any more is resolved again, from its spans.
+    """
+    lock_shard(conn, shard)
+    conn.execute("set local enable_mergejoin = off")
+    values = {
+        "project_id": project_id, "hour": hour_at, "first": hour_at.date(), "shard": shard, "shards": SHARDS,
+    }  # fmt: skip
+    row = conn.execute(_APPLY, values).fetchone()
+    return int(row[0]) if row else 0
+
+
+_USE = """
+insert into gpu_use_hour (project_id, hour_at, pool_id, feature, team, gpu_nano, requests)
+select %(project_id)s, %(hour)s, share.pool_id, charge.feature, coalesce(kind.team, ''), sum(share.gpu_nano), count(*)
+from gpu_share share
+join charge on charge.project_id = share.project_id and charge.day = share.day
+    and charge.trace_id = share.trace_id and charge.span_id = share.span_id
+left join charge_kind kind on kind.project_id = charge.project_id and kind.id = charge.kind_id
+where share.project_id = %(project_id)s and share.hour_at = %(hour)s
+    and share.day between %(first)s::date - 1 and %(first)s::date + 1
+    and charge.day between %(first)s::date - 1 and %(first)s::date + 1
+group by 3, 4, 5"""
+
+
+def finish(conn: Connection, project_id: int, *, hour_at: datetime, computed_at: datetime) -> None:
+    """Sum up who used which pool, and note that the shares of the hour, as computed then, are in all charges."""
+    values = {"project_id": project_id, "hour": hour_at, "first": hour_at.date(), "computed_at": computed_at}
+    conn.execute("delete from gpu_use_hour where project_id = %(project_id)s and hour_at = %(hour)s", values)
+    conn.execute(_USE, values)
+    conn.execute(
+        "update gpu_hour_state set applied_at = clock_timestamp()"
+        " where project_id = %(project_id)s and hour_at = %(hour)s and computed_at = %(computed_at)s",
+        values,
+    )
+
+
+class Unapplied(NamedTuple):
+    hour_at: datetime
+    computed_at: datetime
+
+
+def unapplied(conn: Connection, project_id: int, *, limit: int) -> list[Unapplied]:
+    """Hours whose shares are not in all charges, newest first."""
+    rows = conn.execute(
+        "select hour_at, computed_at from gpu_hour_state where project_id = %s and applied_at is null"
+        " order by hour_at desc limit %s",
+        (project_id, limit),
+    )
+    return [Unapplied._make(row) for row in rows]
