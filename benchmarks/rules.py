@@ -91,7 +91,8 @@ def evaluate(conn: psycopg.Connection[Any], name: str, now: datetime) -> dict[st
     memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"  {name:36}{wall_s:6.2f} s ({cpu_s:5.2f} s of it in Python)   {tally.rules:,} rules,"
-        f" {tally.subjects:,} states judged, {remembered:,} remembered, {tally.opened:,} alerts opened, {memory_mib:.0f} MiB"
+        f" {tally.subjects:,} states judged, {remembered:,} remembered, {tally.opened:,} alerts opened,"
+        f" {memory_mib:.0f} MiB"
     )
     return {"wall_s": wall_s, "cpu_s": cpu_s, "states": tally.subjects, "remembered": remembered, "mib": memory_mib}
 

@@ -5,6 +5,7 @@ remembered, go through the state machine. State, alerts and their messages chang
 project's lock: two workers, a crash or a repeated bell open an alert once.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from costapp.core.alert_windows import last_edge
 from costapp.core.alerts import Source
 from costapp.models import AlertRule, Project
 from costapp.services import alerts
-from costapp.services.rule_readings import Board, Reader
+from costapp.services.rule_readings import Board, Reader, why_unreadable
 from costapp.services.rule_telling import Telling, alert_key, remind_unseen
 from costapp.storage import rule_states as store
 from costapp.storage.connection import RETRYABLE, require_autocommit
@@ -28,6 +29,7 @@ from costapp.storage.reports.rule_readings import SILENCE_KNOWN, Question, compl
 from costapp.storage.rule_states import Pulse, Status
 
 Connection = psycopg.Connection[Any]
+log = logging.getLogger(__name__)
 
 #: A window is judged this long after it ended: exporters batch for seconds.
 SETTLE = timedelta(seconds=60)
@@ -79,7 +81,8 @@ def evaluate_rules(conn: Connection, *, now: datetime | None = None, only: int |
     found = AlertRule.objects.filter(enabled=True).select_related("project").prefetch_related("channels")
     rules: dict[int, list[AlertRule]] = defaultdict(list)
     for rule in found.order_by("project_id", "id"):
-        rules[rule.project_id].append(rule)
+        if not why_unreadable(rule):
+            rules[rule.project_id].append(rule)
     total = Tally()
     for project_id in store.projects_with_rules(conn) if only is None else [only]:
         try:
@@ -88,6 +91,10 @@ def evaluate_rules(conn: Connection, *, now: datetime | None = None, only: int |
                     total += _evaluate_project(conn, project_id, rules.get(project_id, []), now)
         except RETRYABLE:
             continue  # the next bell finds the same windows
+        except psycopg.OperationalError:
+            raise
+        except Exception:  # of one project, whose page then says that its rules are not judged
+            log.exception("The alert rules of project %s cannot be judged.", project_id)
     return total
 
 

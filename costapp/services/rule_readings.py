@@ -12,7 +12,8 @@ from costapp.core.alert_metrics import METRICS
 from costapp.core.alert_rules import Condition, NoData, Reading, Rule, badness
 from costapp.core.alert_windows import band_ends, previous_end, start_of
 from costapp.models import AlertRule
-from costapp.storage.reports.rule_readings import VALUES, Answer, Figures, Question, read
+from costapp.storage.reports.cells import Unanswerable
+from costapp.storage.reports.rule_readings import VALUES, Answer, Figures, Question, read, require_readable
 from costapp.storage.reports.state import first_day
 
 Connection = psycopg.Connection[Any]
@@ -110,6 +111,17 @@ class Reader:
                     reading = reading._replace(band=band_of(known))
             readings[subject] = reading
         return readings
+
+
+def why_unreadable(rule: AlertRule) -> str:
+    """Why no table and no index answers a rule, as a sentence; "" where they do. Forms refuse such rules."""
+    try:
+        require_readable(rule.the_metric, rule.the_window, rule.by, [key for key, _ in rule.filter_pairs])
+    except Unanswerable as problem:
+        return str(problem)
+    except KeyError as name:
+        return f"{name} is not known to this version of Costapp."
+    return ""
 
 
 def compared_ends(question: Question, condition: Condition, end: datetime, first_at: datetime | None) -> list[datetime]:

@@ -11,7 +11,7 @@ from django.test import Client
 
 from costapp.core.alert_metrics import METRICS, WINDOWS, parse_amount
 from costapp.core.alert_rules import Condition
-from costapp.models import AlertRule, Membership
+from costapp.models import AlertRule, Membership, Project
 from costapp.services.drain import drain
 from costapp.services.evaluate_rules import evaluate_rules
 from costapp.services.preview_rule import preview
@@ -233,8 +233,6 @@ def test_more_subjects_than_the_limit_are_counted_and_open_ones_kept(conn, price
 
 
 def test_another_projects_calls_are_never_read(conn, priced):
-    from costapp.models import Project
-
     other = Project.objects.create(slug="other", name="Other")
     rule(other)
     make_calls(conn, priced, 1)
@@ -335,3 +333,17 @@ def test_the_preview_tells_what_the_evaluation_told(conn, priced, changes):
     assert [(subject, ended) for subject, _, ended in told] == [(subject, ended) for subject, _, ended in expected]
     assert told
     assert [row for row in told if row[1] > since] == [row for row in expected if row[1] > since]
+
+
+def test_a_rule_that_cannot_be_read_or_breaks_its_project_stops_nobody_else(conn, priced, caplog):
+    rule(priced, name="unreadable", metric="latency_p95", by="team")
+    rule(priced, name="of another version", metric="not_invented_yet")
+    make_calls(conn, priced, 1)
+    assert evaluate(conn).rules == 0
+    broken = Project.objects.create(slug="aaa", name="Broken", time_zone="UTC")
+    rule(broken, filters={"no such dimension": ["x"]})
+    Project.objects.filter(pk=broken.pk).update(time_zone="Nowhere/At-all")
+    rule(broken, name="b", window="1d")
+    rule(priced)
+    assert evaluate(conn).opened == 1
+    assert f"The alert rules of project {broken.pk} cannot be judged." in caplog.text
