@@ -233,7 +233,8 @@ LOGGING = {
             "formatter": "line",
             "filters": ["outage"],
             "stream": "ext://sys.stdout",
-        }
+        },
+        "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
@@ -243,7 +244,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
         # they name addresses, which are secrets of channels
-        "apprise": {"level": "CRITICAL", "handlers": [], "propagate": False},
+        "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
         "urllib3": {"level": "ERROR"},
     },
 }

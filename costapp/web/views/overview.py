@@ -6,6 +6,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 
 from costapp.core.alerts import Level
+from costapp.services.channel_health import channel_matters
 from costapp.storage.reports import state as states
 from costapp.storage.reports.alert_lists import open_alerts
 from costapp.storage.reports.cells import Scope, Unanswerable, needs_charges
@@ -65,7 +66,7 @@ def overview(visit: Visit) -> HttpResponse:
     context = _frame(visit, view, found, by) | split_context(visit, view, data)
     context |= {
         "matters": [
-            *alert_matters(visit),
+            *with_channels(visit, alert_matters(visit)),
             *(Matter(*each) for each in budget_matters(visit)),
             *matters(data, gaps),
             *machine_matters(visit),
@@ -103,6 +104,16 @@ def alert_matters(visit: Visit) -> list[Matter]:
     if len(unseen) > ALERTS_SHOWN:
         found.append(Matter("warn", "More alerts are open.", "alerts", "See all alerts"))
     return found
+
+
+def with_channels(visit: Visit, found: list[Matter]) -> list[Matter]:
+    """Channels that do not work, unless an open alert says so already."""
+    troubles = [
+        Matter(trouble.level, f"{trouble.title}. {trouble.words}", "health", "See Data health")
+        for trouble in channel_matters(visit.conn, visit.project.pk, visit.now)
+        if not any(matter.text.startswith(trouble.title) for matter in found)
+    ]
+    return found + troubles
 
 
 def unpriced_gaps(visit: Visit, scope: Scope, total: Sums) -> list[ModelGap]:
