@@ -192,7 +192,8 @@ _SEEN = f"""
 select distinct device_ref from gpu_sample where {_NEAR} and sampled_at >= %(from)s and sampled_at < %(to)s"""
 _DEVICES = """
 select device_ref, device_id, parent_id, node, gpu_model, mig_profile, (memory_total_bytes / 1048576)::int
-from gpu_device device where project_id = %(project_id)s and first_at < %(end)s and exists (
+from gpu_device device where project_id = %(project_id)s and first_at < %(end)s
+and last_at > %(hour)s::timestamptz - %(forgotten)s - interval '10 minutes' and exists (  -- last_at lags by five
     select from gpu_sample sample where sample.project_id = device.project_id
     and sample.day between (%(hour)s::timestamptz - %(forgotten)s)::date and %(first)s::date + 1
     and sample.device_ref = device.device_ref
