@@ -158,9 +158,7 @@ def count(connection: Connection, project_id: int) -> int:
 
 def report(took: float, new: int, gpus: int, own: float, backends: float) -> None:
     wanted = gpus * took / INTERVAL_S
-    print(
-        f"  samples stored                 {new:8,} in {took:.0f} s, {new / wanted:.1%} of one per GPU and {INTERVAL_S} s"
-    )
+    print(f"  samples stored                 {new:8,} in {took:.0f} s, {new / wanted:.1%} of those due")
     print(f"  CPU of the collector           {own / took:8.1%} of a core, {own / max(new, 1) * 1e6:,.0f} us per sample")
     print(f"  CPU of its PostgreSQL backends {backends / took:8.1%} of a core")
 
