@@ -33,6 +33,11 @@ def try_lock(conn: Connection, project_id: int) -> bool:
     return bool(row and row[0])
 
 
+def lock(conn: Connection, project_id: int) -> None:
+    """Like `try_lock`, but wait for it."""
+    conn.execute("select pg_advisory_xact_lock(%s, %s)", (_HOUR_LOCK, project_id))
+
+
 def due_hours(conn: Connection, project_id: int, *, before: datetime, limit: int) -> list[datetime]:
     """Marked hours that began before a moment, newest first: a page about today must not wait for last month."""
     rows = conn.execute(
