@@ -145,6 +145,18 @@ def test_switching_a_guardrail_off_ends_its_incidents(conn, project, now):
     assert rows(conn, "select state from alert") == ["resolved"]
 
 
+def test_raising_the_limit_ends_what_it_no_longer_sees(conn, project, now):
+    rule = guardrail(project, action="block")
+    judged(conn, project, calls(10, at=now), now)
+    rule.limit_value = 11
+    rule.save()
+    judge(conn, now=now + timedelta(seconds=2))
+    assert rows(conn, "select state from alert") == ["resolved"]
+    title = rows(conn, "select title from alert_event where kind = 'resolved'")[0]
+    assert "the limit of Runaway session was raised to 11 calls" in title
+    assert judge(conn, now=now + timedelta(seconds=4)) == 0
+
+
 def test_deleting_a_guardrail_ends_its_incidents(conn, project, now):
     rule = guardrail(project)
     judged(conn, project, calls(10, at=now), now)

@@ -154,6 +154,8 @@ def _over(ended: Ended, rules: Sequence[Rule]) -> str:
     if rule is None:
         return f"{subject}: its guardrail was switched off."
     guardrail = rule.guardrail
+    if ended.incident.value < guardrail.limit:
+        return f"{subject}: the limit of {guardrail.name} was raised to {guardrail.figure(guardrail.limit)}."
     most = guardrail.figure(ended.incident.value)
     whose = f"{guardrail.per.value.capitalize()} {subject}"
     return f"{whose} has stayed below {guardrail.figure(guardrail.limit)} again; the most was {most}."
