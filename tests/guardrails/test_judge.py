@@ -40,6 +40,9 @@ def test_the_calls_that_follow_belong_to_the_same_incident_and_its_figures_grow(
         "Session s-1 made 15 calls within 5 minutes; the limit is 10 calls."
     ]
     assert rows(conn, "select kind from alert_event") == ["opened"]
+    facts = dict(map(tuple, rows(conn, "select detail -> 'facts' from alert")[0]))
+    assert facts["Most within 5 minutes"] == "15 calls"
+    assert "15 calls, $0.0525" in facts.values()  # what the page shows for the same calls
     assert rows(conn, "select count(*) from notification") == [1]
     assert rows(conn, "select until from guard_state") == [later + timedelta(minutes=5)]
 
