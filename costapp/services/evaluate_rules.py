@@ -73,15 +73,15 @@ class Tally(NamedTuple):
         return Tally(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def evaluate_rules(conn: Connection, *, now: datetime | None = None) -> Tally:
-    """All projects, one after the other. A project that another worker has is left to it."""
+def evaluate_rules(conn: Connection, *, now: datetime | None = None, only: int | None = None) -> Tally:
+    """All projects (or ``only`` one), one after the other. A project that another worker has is left to it."""
     require_autocommit(conn)
     found = AlertRule.objects.filter(enabled=True).select_related("project").prefetch_related("channels")
     rules: dict[int, list[AlertRule]] = defaultdict(list)
     for rule in found.order_by("project_id", "id"):
         rules[rule.project_id].append(rule)
     total = Tally()
-    for project_id in store.projects_with_rules(conn):
+    for project_id in store.projects_with_rules(conn) if only is None else [only]:
         try:
             with conn.transaction():
                 if store.try_lock_project(conn, project_id):

@@ -1,11 +1,14 @@
 """manage.py demo_traffic: small steady traffic for the demo project, over OTLP like any app's."""
 
+import json
 import signal
 import time
 from argparse import ArgumentParser
 from random import Random
 from types import FrameType
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import ProxyHandler, Request, build_opener
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -14,6 +17,7 @@ from costapp import env
 from costapp.models import IngestKey, Project
 from costapp.services.replay.recording import Body
 from costapp.services.replay.send import HttpSender, SendError
+from costapp.services.seed_demo import company
 from costapp.services.seed_demo.live import live_traces
 from costapp.services.seed_demo.otlp import export_request
 from costapp.services.seed_demo.seed import NotDemo, demo_project
@@ -21,6 +25,7 @@ from costapp.services.seed_demo.seed import NotDemo, demo_project
 HTTP = f"http://127.0.0.1:{env.number('COSTAPP_OTLP_HTTP_PORT', 4318)}"
 KEY_NAME = "demo traffic"
 RETRY_S = 5.0
+GUARD_S = 0.25
 
 
 class Command(BaseCommand):
@@ -48,7 +53,10 @@ class Command(BaseCommand):
 
     def _send(self, project: Project, key: str, options: dict[str, Any]) -> None:
         sender = HttpSender(options["http"], key, patience_s=0)
-        traces = live_traces(project.created_at.date(), per_second=options["per_second"], rng=Random())
+        traces = live_traces(
+            project.created_at.date(), per_second=options["per_second"], rng=Random(),
+            is_stopped=lambda session: guard_blocks(options["http"], key, session),
+        )  # fmt: skip
         for number, (wait_s, spans) in enumerate(traces, start=1):
             time.sleep(wait_s)
             data = export_request(spans).SerializeToString()
@@ -67,6 +75,18 @@ def fresh_key(project: Project) -> str:
     IngestKey.objects.filter(project=project, name=KEY_NAME).delete()
     _, plain = IngestKey.issue(project, KEY_NAME)
     return plain
+
+
+def guard_blocks(http: str, key: str, session: str) -> bool:
+    """What an app does before each call (examples/guard_loop.py): ask, and go on when nobody answers."""
+    question = urlencode({"feature": company.RUNAWAY_LOOP.feature, "session": session})
+    request = Request(f"{http}/api/v1/guard?{question}", headers={"x-api-key": key})
+    direct = build_opener(ProxyHandler({}))  # a proxy of the shell is for other hosts
+    try:
+        with direct.open(request, timeout=GUARD_S) as answer:
+            return bool(json.load(answer).get("decision") == "block")
+    except (OSError, ValueError):
+        return False
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from costapp.models import Membership, Project
 from costapp.services.drain import drain
 from costapp.services.seed_demo import company
 from costapp.services.seed_demo.generate import day_spans
+from costapp.services.seed_demo.watch import watch_demo
 from costapp.storage import demo as stored
 from costapp.storage.partitions import ensure_partitions
 from costapp.storage.spans import insert_spans
@@ -78,6 +79,7 @@ def seed_demo(
         traces += len(day_traces)
         drain(conn)
         tell(Progress(day, number, len(missing), traces, spans))
+    watch_demo(conn, project, now=now)
     return project
 
 
