@@ -40,11 +40,11 @@ class Bill(NamedTuple):
     free_us: int = 0
     unobserved_us: int = 0
     unrated_us: int = 0
-    util_bp_us: int = 0
-    util_us: int = 0
-    memory_mib_us: int = 0
-    memory_total_mib_us: int = 0
-    memory_us: int = 0
+    util_bp_s: int = 0
+    util_s: int = 0
+    memory_mib_s: int = 0
+    memory_total_mib_s: int = 0
+    memory_s: int = 0
     energy_mj: int = 0
     energy_us: int = 0
 
@@ -64,11 +64,11 @@ class Bill(NamedTuple):
     @property
     def utilisation(self) -> float | None:
         """Mean over the time that samples state it, 0 to 1; None when none does."""
-        return ratio(self.util_bp_us, self.util_us * 10_000)
+        return ratio(self.util_bp_s, self.util_s * 10_000)
 
     @property
     def memory_used(self) -> float | None:
-        return ratio(self.memory_mib_us, self.memory_total_mib_us)
+        return ratio(self.memory_mib_s, self.memory_total_mib_s)
 
     @property
     def efficiency(self) -> float | None:
