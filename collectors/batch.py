@@ -16,7 +16,7 @@ ITEMS = {TRACES: "spans", METRICS: "data points", LOGS: "log records"}
 @dataclass(slots=True)
 class Batch:
     project_id: int
-    key_id: int
+    key_id: int | None  # None: scraped
     signal: str  # traces | metrics | logs
     transport: str  # http | grpc | remote-write | scrape
     wire_bytes: int

@@ -18,6 +18,7 @@ HELP = {
     "slow_path_total": "Transactions that met a duplicate and went through the staging table.",
     "guard_total": "Questions to the guard answered, by decision and whether it was known.",
     "guard_read_errors_total": "Times the guard could not read its state.",
+    "scrapes_total": "Scrapes of endpoints, by result.",
     "write_errors_total": "Transactions that failed, by kind.",
 }
 HISTOGRAMS = {

@@ -35,7 +35,7 @@ from costapp.storage.spans import dirty_traces_exceed
 log = logging.getLogger("costapp.collectors")
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-REMOTE_WRITE = "remote-write"  # a transport, beside http, grpc and scrape
+REMOTE_WRITE, SCRAPE = "remote-write", "scrape"  # transports, beside http and grpc
 _DECODERS = 128  # projects and encodings whose caches are kept
 _WATCH_SECONDS = 5.0
 
@@ -56,7 +56,7 @@ class Notes:
     """What happened to requests that reached no transaction, until it is written to `ingest_log`."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[int, int, str, str], LogEntry] = {}
+        self._entries: dict[tuple[int, int | None, str, str], LogEntry] = {}
 
     def add(self, batch: Batch, *, received: int, rejected: int, reasons: Counter[str]) -> None:
         key = (batch.project_id, batch.key_id, batch.signal, batch.transport)
@@ -290,6 +290,7 @@ _FIXES = {
     "gpu_no_device": "the point names no device; it needs a UUID, or an index and a host",
     "gpu_delta_counter": "the counter is sent as delta; send it cumulative",
     "gpu_bad_line": "the series cannot be parsed",
+    "scrape_failed": "the endpoint could not be scraped; its target in the admin says why",
     "span_too_large": "the span states more than COSTAPP_MAX_FACTS_BYTES; shorten its attributes",
 }
 _JSON_NAMES = {"traces": "rejectedSpans", "metrics": "rejectedDataPoints", "logs": "rejectedLogRecords"}

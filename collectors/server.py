@@ -17,6 +17,7 @@ from granian.server.embed import Server as HttpServer
 from collectors.grpc_server import make_server
 from collectors.http_server import HttpApp
 from collectors.ingest import Ingest
+from collectors.scrape.scraper import Scraper
 from collectors.settings import SettingError, Settings
 
 log = logging.getLogger("costapp.collectors")
@@ -60,6 +61,7 @@ async def _serve(settings: Settings) -> int:
     http_server = _http_server(app, settings) if settings.http_port else None
     ingest.start()
     tasks = [asyncio.create_task(ingest.watch())]
+    scraping = asyncio.create_task(Scraper(ingest, settings).run() if settings.scrape else _nothing())
     if http_server is not None:
         tasks.append(asyncio.create_task(http_server.serve()))
     gc.collect()
@@ -71,6 +73,8 @@ async def _serve(settings: Settings) -> int:
     asked = waiting.done()
     if not asked:
         log.error("The HTTP server ended by itself; stopping.")
+    scraping.cancel()
+    await asyncio.wait([scraping])
     await _stop(ingest, app, http_server, grpc_server, settings)
     tasks[0].cancel()
     await asyncio.wait(tasks, timeout=settings.shutdown_seconds)  # cancelled before its end, granian complains
@@ -79,6 +83,10 @@ async def _serve(settings: Settings) -> int:
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
     return 0 if asked else 1
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _http_server(app: HttpApp, settings: Settings) -> HttpServer:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from costapp.core.targets import read_allowed
+
 MIB = 1024 * 1024
 
 
@@ -110,6 +112,26 @@ class Settings:
                                  counter="disk_full")  # fmt: skip
     retention_days: int = _setting("COSTAPP_KEEP_SPANS_DAYS", 30, "Spans that started before are stored, but flagged.",
                                    counter="time_out_of_range", minimum=1)  # fmt: skip
+    scrape: int = _setting("COSTAPP_SCRAPE", 1, "1 = scrape the targets listed in the admin; 0 = never.")
+    scrape_allow: str = _setting(
+        "COSTAPP_SCRAPE_ALLOW",
+        "",
+        "Networks and ports that may be scraped: `10.20.0.0/16:9400`; none = nothing.",
+    )
+    scrape_files: str = _setting("COSTAPP_SCRAPE_FILES", "", "Folder of the files that list targets (file_sd).")
+    scrape_threads: int = _setting("COSTAPP_SCRAPE_THREADS", 8, "Scrapes at one time.", minimum=1)
+    scrape_bytes: int = _setting(
+        "COSTAPP_SCRAPE_MAX_BYTES", 16 * MIB, "Largest answer of an endpoint, compressed or not.",
+        counter="scrape_failed", minimum=1024,
+    )  # fmt: skip
+    scrape_lines: int = _setting(
+        "COSTAPP_SCRAPE_MAX_SAMPLES", 200_000, "Series in one answer.", counter="scrape_failed", minimum=1
+    )
+    scrape_endpoints: int = _setting(
+        "COSTAPP_SCRAPE_MAX_ENDPOINTS", 1_000, "Endpoints of one target; a file or name with more is not scraped.",
+        counter="scrape_failed", minimum=1,
+    )  # fmt: skip
+    field_keys: str = _setting("COSTAPP_FIELD_KEYS", "", "Keys that open the secrets of scrape targets.")
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -124,6 +146,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingError("COSTAPP_KEY_CACHE_SECONDS must be at most 30, so that revoking a key works at once.")
     if settings.memory_bytes < 2 * settings.body_bytes:  # a body before and after decompression
         raise SettingError("COSTAPP_MAX_MEMORY_BYTES must be at least twice COSTAPP_MAX_BODY_BYTES.")
+    try:
+        read_allowed(part.strip() for part in settings.scrape_allow.split(",") if part.strip())
+    except ValueError as problem:
+        raise SettingError(f"COSTAPP_SCRAPE_ALLOW: {problem}") from None
     return settings
 
 

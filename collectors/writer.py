@@ -232,7 +232,7 @@ def _insert_gpu(connection: Connection, batch: Batch) -> int:
 
 def log_entries(batches: Sequence[Batch]) -> list[ingest_log.LogEntry]:
     """One entry per project, key, signal and transport."""
-    groups: dict[tuple[int, int, str, str], list[Batch]] = {}
+    groups: dict[tuple[int, int | None, str, str], list[Batch]] = {}
     for batch in batches:
         groups.setdefault((batch.project_id, batch.key_id, batch.signal, batch.transport), []).append(batch)
     on_time_ns = time.time_ns() - LATE_NS

@@ -10,6 +10,7 @@ from costapp import (
     admin_pricing,
     admin_projects,
     admin_rules,
+    admin_scrape,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "admin_pricing",
     "admin_projects",
     "admin_rules",
+    "admin_scrape",
 ]

@@ -9,6 +9,7 @@ from costapp.admin_scope import OneProjectForm
 from costapp.core.budgets import BUDGET_DIMENSIONS, Basis, Threshold
 from costapp.core.money import format_nano, parse_usd
 from costapp.models import Budget
+from costapp.models.budget import default_thresholds
 
 
 class DollarsField(forms.CharField):
@@ -109,7 +110,7 @@ class BudgetForm(OneProjectForm):
         "Several lines about one dimension mean any of them.",
     )  # fmt: skip
     thresholds = ThresholdsField(
-        label="Tell at", required=False,
+        label="Tell at", required=False, initial=default_thresholds,
         help_text="Shares of the limit, for example 50 %, 80 %, 100 %, forecast 100 %. Each is told once per period. "
         "None: the pages show the budget, nobody is told.",
     )  # fmt: skip

@@ -198,6 +198,14 @@ BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
 BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
 BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
+# --- what may be scraped (the collectors read the same setting)
+
+SCRAPE_ALLOW = env.names("COSTAPP_SCRAPE_ALLOW")
+try:
+    read_allowed(SCRAPE_ALLOW)
+except ValueError as problem:
+    raise env.SettingError(f"COSTAPP_SCRAPE_ALLOW: {problem}") from None
+
 # --- GPU hours (the job is costapp.services.allocate_gpu_hours)
 
 GPU_HOUR_SETTLE_S = env.number("COSTAPP_GPU_HOUR_SETTLE_S", 600)
@@ -225,7 +233,8 @@ LOGGING = {
             "formatter": "line",
             "filters": ["outage"],
             "stream": "ext://sys.stdout",
-        }
+        },
+        "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
@@ -235,7 +244,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
         # they name addresses, which are secrets of channels
-        "apprise": {"level": "CRITICAL", "handlers": [], "propagate": False},
+        "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
         "urllib3": {"level": "ERROR"},
     },
 }

@@ -19,9 +19,10 @@ LAYERS = {
     "costapp/storage": {"costapp.core", "psycopg", "msgspec", "orjson", "zstandard"},
     "costapp/models": {"costapp.core", "django"},
     "collectors": {
-        "costapp.core", "costapp.storage", "costapp.env", "costapp.__version__",
+        "costapp.core", "costapp.storage", "costapp.env", "costapp.sealing", "costapp.__version__",
         "psycopg", "psycopg_pool", "msgspec", "orjson", "zstandard",
         "google", "grpc", "granian", "uvloop", "opentelemetry", "cramjam", "prometheus_client", "yaml", "dns",
+        "pynvml", "urllib3", "certifi",
     },
     "costapp/runtime": {"costapp.env", "psycopg", "kombu"},
 }  # fmt: skip

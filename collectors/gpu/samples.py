@@ -97,6 +97,9 @@ class Samples:
             self._add_reading(series, series.device, value, slot)
 
     def result(self) -> Result:
+        split = {row.device.parent_id for row in self._rows.values()}
+        for (device_id, _), row in self._rows.items():
+            row.is_split |= device_id in split
         samples = [self._sample(row, slot) for (_, slot), row in self._rows.items()]
         engines = [_engine_sample(engine, slot, found) for (engine, slot), found in self._engines.items()]
         return Result(samples, engines, sorted(self._gaps))

@@ -104,10 +104,11 @@ def forecast(
     )
     rest_nano = sum(each.cost_nano for each in expected)
     horizon = max(1, sum(1 for each in coming if each.share > 0.5))
-    low, high, trust, why = _band(ratios, first_weekday, horizon)
+    below, above, trust, why = _band(ratios, first_weekday, horizon)
+    least_nano = min(rest_nano, max(0, rest_nano - _amount(_usual(rest_nano, scale * horizon), below)))
     return Forecast(
-        spent_nano + rest_nano, spent_nano + _amount(rest_nano, low), spent_nano + _amount(rest_nano, high),
-        trust, why, expected,
+        spent_nano + rest_nano, spent_nano + least_nano,
+        spent_nano + rest_nano + _amount(_usual(rest_nano, scale * horizon), above), trust, why, expected,
     )  # fmt: skip
 
 
@@ -122,6 +123,14 @@ def runs_out_at(limit_nano: int, spent_nano: int, expected: Sequence[Expected]) 
             return each.start_at + timedelta(microseconds=span // timedelta(microseconds=1) * left // each.cost_nano)
         left -= each.cost_nano
     return None
+
+
+def _usual(told: int, mean: int) -> int:
+    """What errors are measured in: the spend that was told, but at least half of a usual stretch of that length.
+
+    Else a user who comes once a week would make errors of many hundred percent.
+    """
+    return max(told, mean // 2)
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -167,12 +176,13 @@ def _level(
 
 
 def _band(ratios: Sequence[float], first_weekday: int, horizon: int) -> tuple[float, float, Trust, str]:
-    """Factors of the rest of the period between which it will end, in four of five cases."""
+    """How far below and above what is told the rest of the period will end, in four of five cases (see _usual)."""
     reach = min(horizon, len(ratios) - FEWEST_DAYS - FEWEST_ORIGINS + 1)
     if reach < 1:
         spread = 2.0 / (len(ratios) + 1) ** 0.5
         days = f"{len(ratios)} day{'' if len(ratios) == 1 else 's'}"
-        return 1 / (1 + spread), 1 + spread, Trust.RULE, f"Only {days} of spend before today: the band is wide by rule."
+        why = f"Only {days} of spend before today: the band is wide by rule."
+        return spread / (1 + spread), spread, Trust.RULE, why
     errors = []
     last = len(ratios) - reach
     for origin in range(last, max(FEWEST_DAYS - 1, last - ORIGINS), -1):
@@ -181,17 +191,17 @@ def _band(ratios: Sequence[float], first_weekday: int, horizon: int) -> tuple[fl
         level = _level(past, first_weekday, weights)
         told = sum(level * weights[(first_weekday + number) % 7] for number in range(origin, origin + reach))
         happened = sum(ratios[origin : origin + reach])
-        errors.append(happened / told if told else (1.0 if not happened else 2.0))
+        errors.append((happened - told) / max(told, reach / 2))  # days are measured in their mean: 1
     errors.sort()
     # a period further ahead than any past forecast is as much less certain as a walk that far
     stretch = (horizon / reach) ** 0.5
     # past windows overlap: there are as few independent ones as fit side by side, so the truth may lie further out
     stretch *= (1 + reach / len(errors)) ** 0.5
-    low = 1 - max(1 - _quantile(errors, BAND[0]), NARROWEST) * stretch
-    high = 1 + max(_quantile(errors, BAND[1]) - 1, NARROWEST) * stretch
+    below = max(-_quantile(errors, BAND[0]), NARROWEST) * stretch
+    above = max(_quantile(errors, BAND[1]), NARROWEST) * stretch
     days = f"{reach} day{'' if reach == 1 else 's'}"
     why = f"Four of five past forecasts over {days} fell into this band ({len(errors)} were checked)."
-    return max(0.0, low), high, Trust.ERRORS, why
+    return below, above, Trust.ERRORS, why
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

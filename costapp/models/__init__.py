@@ -9,6 +9,7 @@ from costapp.models.ledger import LedgerCheck
 from costapp.models.pricing import PriceList, RateSet, RepriceRun
 from costapp.models.project import IngestKey, Membership, Project
 from costapp.models.rule import AlertRule
+from costapp.models.scrape import ScrapeTarget
 
 __all__ = [
     "AlertRule",
@@ -27,5 +28,6 @@ __all__ = [
     "Project",
     "RateSet",
     "RepriceRun",
+    "ScrapeTarget",
     "Silence",
 ]

@@ -44,7 +44,7 @@ class Channel(models.Model):
     config = models.JSONField(default=dict, blank=True, help_text="What is no secret: recipients, Slack channel.")
     seal_id = models.UUIDField(default=uuid.uuid4, editable=False, help_text="What the sealed secret is bound to.")
     key_id = models.CharField(max_length=16, blank=True, editable=False, help_text="Which field key sealed it.")
-    secret = models.BinaryField(default=bytes, editable=False)
+    secret = models.BinaryField(default=bytes, editable=True)  # masked in the audit log
     enabled = models.BooleanField(default=True, help_text="Off: messages wait, for a day at most.")
     least_level = models.CharField(
         max_length=10, choices=levels, default=Level.INFO.value, help_text="Alerts below this level are not sent here."
@@ -58,7 +58,7 @@ class Channel(models.Model):
         validators=[MaxValueValidator(23)],
         help_text="Hour of the day (0 to 23) in the project's time zone at which the report is sent.",
     )
-    disabled_reason = models.CharField(max_length=300, blank=True, editable=False)
+    disabled_reason = models.CharField(max_length=300, blank=True)
     disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from costapp.core.forecast import Coming, Forecast, forecast, share_of_day
 from costapp.core.local_days import local_day, local_day_of
 from costapp.core.money import format_usd
-from costapp.core.periods import Period, PeriodKind, previous
+from costapp.core.periods import Period, PeriodKind, period_of, previous
 from costapp.storage.budgets import BudgetRow, Connection
 from costapp.storage.reports import spend
 from costapp.storage.reports.cells import Grain, Scope, needs_charges
@@ -122,37 +122,67 @@ def _hours(conn: Connection, row: BudgetRow, midnight: datetime) -> list[int]:
 
 
 class Mover(NamedTuple):
-    """A value of a dimension, and how much more it cost than in the same days of the period before."""
+    """A value of a dimension: what it cost, what in the same days of the period before, and how much it tells."""
 
     dimension: str
     value: str
     cost_nano: int
-    more_nano: int
+    before_nano: int
+    score: int
+
+    @property
+    def more_nano(self) -> int:
+        return self.cost_nano - self.before_nano
 
 
 def driver(conn: Connection, row: BudgetRow, period: Period, now: datetime, subject: str) -> str:
     """Which value of which other dimension did it, in one sentence; "" when nothing stands out."""
-    scope = scope_of(
-        row, period.start_at, min(period.end_at, local_day_of(now, period.time_zone).end_at), subject=subject
-    )
-    earlier = _same_days_before(period, now)
+    end_at = min(period.end_at, local_day_of(now, period.time_zone).end_at)
+    scope = scope_of(row, period.start_at, end_at, subject=subject)
+    earlier = scope.between(*_same_days_before(period, now))
     dimensions = [
         key for key in DRIVERS if key not in scope.filters and (DIMENSIONS[key].in_rollup or needs_charges(scope))
     ]
     current = spend.contributors(conn, scope, dimensions, limit=DRIVER_VALUES)
-    past = spend.contributors(conn, scope.between(*earlier), dimensions, limit=DRIVER_VALUES)
-    return driver_words(_movers(dimensions, current, past), period)
+    past = spend.contributors(conn, earlier, dimensions, limit=DRIVER_VALUES)
+    cost_nano = spend.totals(conn, scope).cost_nano or 0
+    before_nano = spend.totals(conn, earlier).cost_nano or 0
+    found = [mover for key in dimensions for mover in movers(key, current[key], past[key], cost_nano, before_nano)]
+    return driver_words(found, period)
 
 
-def driver_words(movers: Iterable[Mover], period: Period) -> str:
-    """The value that grew most. Of several that tell the same, the first dimension's."""
-    best = max(movers, key=lambda mover: mover.more_nano, default=None)
-    if best is None or best.more_nano <= 0:
+def movers(
+    dimension: str, current: Sequence[spend.Contributor], past: Sequence[spend.Contributor], cost_nano: int,
+    before_nano: int,
+) -> list[Mover]:  # fmt: skip
+    """What each value tells about the rise.
+
+    What it rose beyond its share of before counts, so that "production" is no driver of an app that runs nowhere else;
+    and less in a dimension whose values replace each other, such as prompt versions.
+    """
+    rise = cost_nano - before_nano
+    known = {each.value: each.cost_nano for each in past}
+    risen = sum(max(0, each.cost_nano - known.get(each.value, 0)) for each in current)
+    if rise <= 0 or not risen:
+        return []
+    found = []
+    for each in current:
+        before = known.get(each.value, 0)
+        expected = rise * before // before_nano if before_nano else 0
+        score = (each.cost_nano - before - expected) * min(rise, risen) ** 2 // risen**2
+        if each.value and score > 0 and (each.cost_nano - before) * 5 >= rise:
+            found.append(Mover(dimension, each.value, each.cost_nano, before, score))
+    return found
+
+
+def driver_words(found: Iterable[Mover], period: Period) -> str:
+    """The value that tells most. Of several that tell the same, the first dimension's."""
+    best = max(found, key=lambda mover: mover.score, default=None)
+    if best is None:
         return ""
-    name = best.value or DIMENSIONS[best.dimension].empty
     label = DIMENSIONS[best.dimension].label.lower()
     more = f"{format_usd(best.more_nano)} more than in {_before_words(period)}"
-    return f"Most of the rise is {label} {name}: {format_usd(best.cost_nano)}, {more}."
+    return f"The driver is {label} {best.value}: {format_usd(best.cost_nano)}, {more}."
 
 
 def _before_words(period: Period) -> str:
@@ -171,17 +201,12 @@ def _same_days_before(period: Period, now: datetime) -> tuple[datetime, datetime
     return before.start_at, local_day(end, period.time_zone).start_at
 
 
-def _movers(
-    dimensions: Sequence[str],
-    current: Mapping[str, list[spend.Contributor]],
-    past: Mapping[str, list[spend.Contributor]],
-) -> list[Mover]:
-    found = []
-    for key in dimensions:
-        if len(current[key]) == 1 and not current[key][0].value:
-            continue  # everything is "not stated": that tells nothing
-        known = {each.value: each.cost_nano for each in past[key]}
-        found += [
-            Mover(key, each.value, each.cost_nano, each.cost_nano - known.get(each.value, 0)) for each in current[key]
-        ]
-    return found
+def month_forecast(conn: Connection, project_id: int, time_zone: str, now: datetime, spent_nano: int) -> Forecast:
+    """Where this month of a project will end, whether or not there is a budget for it."""
+    period = period_of(PeriodKind.MONTH, now, time_zone)
+    row = BudgetRow(
+        id=0, project_id=project_id, slug="", time_zone=time_zone, name="", dimension="", values=[], filters={},
+        amount_nano=0, period=PeriodKind.MONTH, rolling_days=None, starts_on=None, ends_on=None, carry_over="none",
+        thresholds=[], owner="", note="", revision=0, created_at=now, channel_ids=[], own_values=[],
+    )  # fmt: skip
+    return forecasts(conn, row, period, now, {"": spent_nano})[""]

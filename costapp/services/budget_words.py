@@ -42,7 +42,11 @@ def percent(part_nano: int, whole_nano: int) -> str:
 def band(reading: Reading) -> str:
     if reading.forecast_nano is None or reading.low_nano is None or reading.high_nano is None:
         return ""
-    return f"{format_usd(reading.low_nano)} to {format_usd(reading.high_nano)}"
+    return amounts(reading.low_nano, reading.high_nano)
+
+
+def amounts(low_nano: int, high_nano: int) -> str:
+    return f"{format_usd(low_nano)} to {format_usd(high_nano)}"
 
 
 def opened(row: BudgetRow, reading: Reading, period: Period, threshold: Threshold, *, late: bool) -> str:

@@ -17,11 +17,14 @@ class Trouble(NamedTuple):
 
 def channel_matters(conn: psycopg.Connection[Any], project_id: int, now: datetime | None = None) -> list[Trouble]:
     """Empty when messages go out and everything is evaluated."""
-    now = now or datetime.now(UTC)
-    return [
-        *(_channel(state) for state in store.troubled_channels(conn, project_id, now)),
-        *(_stopped(beat) for beat in store.stopped(conn, now)),
-    ]
+    return channel_report(conn, project_id, now or datetime.now(UTC))[1]
+
+
+def channel_report(conn: psycopg.Connection[Any], project_id: int, now: datetime) -> tuple[bool, list[Trouble]]:
+    """Whether there are channels that are on, and what is wrong."""
+    states = store.channel_states(conn, project_id, now)
+    troubles = [_channel(state) for state in states if not state.works]
+    return bool(states), troubles + [_stopped(beat) for beat in store.stopped(conn, now)]
 
 
 def _channel(state: store.ChannelState) -> Trouble:
@@ -46,7 +49,7 @@ def _channel(state: store.ChannelState) -> Trouble:
 
 def _stopped(beat: store.Heartbeat) -> Trouble:
     return Trouble(
-        "bad", f"Costapp does not evaluate {beat.name}",
+        "bad", f"Costapp has not evaluated {beat.name}",
         f"The last run was at {beat.at:%Y-%m-%d %H:%M} UTC; it should run every {beat.interval_s} s.",
         "See that the worker and beat run.",
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """The daily or weekly report of a project: the figures of its pages, sent once per period to channels that want it."""
 
-from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -15,6 +14,7 @@ from costapp.core.money import format_usd
 from costapp.models import Channel, Project
 from costapp.services.compose import span_of_time
 from costapp.storage import alerts as alert_store
+from costapp.storage import budgets
 from costapp.storage import notifications as outbox
 from costapp.storage.reports import spend
 from costapp.storage.reports.cells import Grain, Scope
@@ -56,10 +56,6 @@ class Part(NamedTuple):
     path: str = ""
 
 
-#: Parts that other areas add: called with the connection, the project and the period.
-EXTRA_PARTS: list[Callable[[Connection, Project, Period], Part | None]] = []
-
-
 def queue_digests(conn: Connection, now: datetime) -> int:
     """Queue the reports that are due and were not queued before. Returns how many."""
     wanted = Channel.objects.exclude(digest=Channel.Digest.NONE).filter(enabled=True).select_related("project")
@@ -74,7 +70,7 @@ def queue_digests(conn: Connection, now: datetime) -> int:
             continue
         place = (channel.project_id, period)
         if place not in made:
-            made[place] = report(conn, channel.project, period)
+            made[place] = report(conn, channel.project, period, now)
         with conn.transaction():
             alert_store.be_durable(conn)
             count += outbox.queue_report(conn, channel.project_id, channel.pk, key, made[place], now)
@@ -96,12 +92,11 @@ def due_period(channel: Channel, now: datetime) -> Period | None:
     return period if timedelta() <= late < OVERDUE and channel.created_at <= due_at else None
 
 
-def report(conn: Connection, project: Project, period: Period) -> dict[str, Any]:
-    """The body of the message. Its figures are those of the pages that it links to."""
+def report(conn: Connection, project: Project, period: Period, at: datetime) -> dict[str, Any]:
+    """The body of the message. Its figures are those of the pages that it links to; budgets stand as of ``at``."""
     now, before = _split(conn, project, period), _split(conn, project, period.before())
     parts = [_spend(project, period, now.total, before.total), _dearest(project, period, now)]
-    parts += [_movers(project, period, now, before), _open_alerts(conn, project)]
-    parts += [extra(conn, project, period) for extra in EXTRA_PARTS]
+    parts += [_movers(project, period, now, before), _budgets(conn, project, at), _open_alerts(conn, project)]
     start, end = period.bounds(project.time_zone)
     words = span_of_time(start, end, ZoneInfo(project.time_zone))
     complete = state(conn, project.pk, month_start=start).complete_until
@@ -150,6 +145,23 @@ def _movers(project: Project, period: Period, now: spend.SplitTable, before: spe
         if is_now.cost_nano != was.cost_nano
     )
     return Part("Changed most", facts, page(project, period)) if facts else None
+
+
+def _budgets(conn: Connection, project: Project, at: datetime) -> Part | None:
+    """The budgets of the current periods that come closest to their limit."""
+    names = {row.id: row.name for row in budgets.budgets_of(conn, project.pk)}
+    facts = tuple(
+        Fact(burn.reading.subject or names.get(burn.reading.budget_id, ""), _burn(burn.reading))
+        for burn in budgets.burns(conn, project.pk, at, limit=ROWS)
+    )
+    return Part("Budgets at most risk", facts, f"/p/{project.slug}/budgets/") if facts else None
+
+
+def _burn(reading: budgets.Reading) -> str:
+    spent = f"{format_usd(reading.spent_nano)} of {format_usd(reading.limit_nano)}"
+    share = f" ({reading.spent_nano * 100 // reading.limit_nano} %)" if reading.limit_nano else ""
+    ahead = reading.forecast_nano
+    return spent + share + (f", heading for {format_usd(ahead)}" if ahead is not None else "")
 
 
 def _open_alerts(conn: Connection, project: Project) -> Part:

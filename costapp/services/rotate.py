@@ -4,30 +4,33 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from costapp.models import Channel
+from costapp.models import Channel, ScrapeTarget
 from costapp.services import sealed
+
+_SEALED = (Channel, ScrapeTarget)
 
 
 class Rotated(NamedTuple):
     resealed: int
     current: int
-    lost: list[str]  # channels whose secret cannot be opened
+    lost: list[str]  # channels and scrape targets whose secret cannot be opened
 
 
 def rotate() -> Rotated:
     resealed, current, lost = 0, 0, []
-    for pk in Channel.objects.exclude(key_id="").values_list("pk", flat=True):
+    rows = [(model, pk) for model in _SEALED for pk in model.objects.exclude(key_id="").values_list("pk", flat=True)]
+    for model, pk in rows:
         with transaction.atomic():
-            channel = Channel.objects.select_for_update(of=("self",)).select_related("project").get(pk=pk)
-            if sealed.is_current(channel.key_id):
+            row = model.objects.select_for_update(of=("self",)).select_related("project").get(pk=pk)
+            if sealed.is_current(row.key_id):
                 current += 1
                 continue
             try:
-                values = sealed.unseal(channel.key_id, bytes(channel.secret), str(channel.seal_id))
+                values = sealed.unseal(row.key_id, bytes(row.secret), str(row.seal_id))
             except sealed.CannotOpen:
-                lost.append(f"{channel.project}: {channel}")
+                lost.append(f"{row.project}: {row}")
                 continue
-            key_id, secret = sealed.seal(values, str(channel.seal_id))
-            Channel.objects.filter(pk=pk).update(key_id=key_id, secret=secret)
+            key_id, secret = sealed.seal(values, str(row.seal_id))
+            model.objects.filter(pk=pk).update(key_id=key_id, secret=secret)
             resealed += 1
     return Rotated(resealed, current, lost)

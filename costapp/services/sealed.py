@@ -1,66 +1,27 @@
-"""Secrets that must be replayed (webhook addresses, tokens), kept encrypted: AES-256-GCM, bound to their row.
+"""Secrets that must be replayed (webhook addresses, tokens), kept encrypted with this instance's keys.
 
 The keys are in the environment (COSTAPP_FIELD_KEYS), never in the database: a dump alone gives nothing away. The
-first key encrypts, all decrypt, and a row says which key sealed it.
+first key encrypts, all decrypt, and a row says which key sealed it. How it is done: ``costapp.sealing``.
 """
 
-import json
-import os
 from collections.abc import Mapping
-from functools import lru_cache
-from hashlib import sha256
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
-NONCE_BYTES = 12
-KEY_LENGTH = 32  # characters at least of a setting
+from costapp import sealing
+from costapp.sealing import CannotOpen, CannotSeal, key_id
 
-
-class CannotSeal(RuntimeError):
-    """No usable key; the message is a sentence for whoever runs Costapp."""
-
-
-class CannotOpen(RuntimeError):
-    """Sealed with a key that is gone, or changed since."""
-
-
-def key_id(text: str) -> str:
-    """Names a key without telling it."""
-    return sha256(b"costapp field key " + text.encode()).hexdigest()[:16]
+__all__ = ["CannotOpen", "CannotSeal", "is_current", "key_id", "seal", "unseal"]
 
 
 def seal(values: Mapping[str, str], bound_to: str) -> tuple[str, bytes]:
     """The id of the key, and what to store. ``bound_to`` names the row: moved to another row it cannot be opened."""
-    keys = settings.FIELD_KEYS
-    if not keys:
-        raise CannotSeal("Set COSTAPP_FIELD_KEYS: secrets of channels are only stored encrypted.")
-    nonce = os.urandom(NONCE_BYTES)
-    plain = json.dumps(dict(values), sort_keys=True).encode()
-    return key_id(keys[0]), nonce + _cipher(keys[0]).encrypt(nonce, plain, bound_to.encode())
+    return sealing.seal(settings.FIELD_KEYS, values, bound_to)
 
 
 def unseal(sealed_by: str, sealed: bytes, bound_to: str) -> dict[str, str]:
-    key = next((key for key in settings.FIELD_KEYS if key_id(key) == sealed_by), None)
-    if key is None:
-        raise CannotOpen("The key that sealed this secret is not among COSTAPP_FIELD_KEYS. Enter the secret again.")
-    try:
-        plain = _cipher(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to.encode())
-    except InvalidTag:
-        raise CannotOpen("The stored secret was changed and cannot be opened. Enter it again.") from None
-    found: dict[str, str] = json.loads(plain)
-    return found
+    return sealing.unseal(settings.FIELD_KEYS, sealed_by, sealed, bound_to)
 
 
 def is_current(sealed_by: str) -> bool:
     return bool(settings.FIELD_KEYS) and sealed_by == key_id(settings.FIELD_KEYS[0])
-
-
-@lru_cache(maxsize=16)
-def _cipher(key: str) -> AESGCM:
-    if len(key) < KEY_LENGTH:
-        raise CannotSeal(f"A key in COSTAPP_FIELD_KEYS is shorter than {KEY_LENGTH} characters.")
-    return AESGCM(HKDF(SHA256(), 32, salt=None, info=b"costapp sealed fields").derive(key.encode()))

@@ -317,6 +317,10 @@ class ChannelState(NamedTuple):
     last_error: str
     failed: int  # in the last day
 
+    @property
+    def works(self) -> bool:
+        return not (self.disabled_reason or self.waiting or self.failed)
+
 
 _TROUBLE = """
 select channel.id, channel.name, channel.disabled_reason, channel.disabled_at,
@@ -329,14 +333,42 @@ from costapp_channel channel left join notification note
     and note.created_at > %(now)s - interval '1 day' and note.state in ('pending', 'failed')
     and (note.state = 'failed' or note.attempts > 0 or channel.disabled_reason <> '')
 where channel.project_id = %(project_id)s and channel.enabled
-group by channel.id having channel.disabled_reason <> '' or count(note.id) > 0
-order by channel.name"""
+group by channel.id order by channel.name"""
 
 
-def troubled_channels(conn: Connection, project_id: int, now: datetime) -> list[ChannelState]:
-    """Channels that are off, hold messages after a failed attempt, or gave some up in the last day."""
+def channel_states(conn: Connection, project_id: int, now: datetime) -> list[ChannelState]:
+    """Of every channel that is not off by hand: messages that wait after a failed attempt, or were given up."""
     rows = conn.execute(_TROUBLE, {"project_id": project_id, "now": now}).fetchall()
     return [ChannelState._make(row) for row in rows]
+
+
+class Sending(NamedTuple):
+    """One line of the delivery log."""
+
+    at: datetime
+    channel: str  # "" = it was deleted
+    state: str
+    what: str  # the event's title, or the report's heading
+    kind: str  # of the event; "" of reports and tests
+    alert_id: int | None
+    attempts: int
+    words: str  # why, or what was answered
+
+
+_RECENT = """
+select note.created_at, coalesce(channel.name, ''), note.state,
+       coalesce(event.title, note.body ->> 'heading', 'Test message'), coalesce(event.kind, ''), note.alert_id,
+       note.attempts, coalesce(nullif(note.reason, ''), nullif(note.last_error, ''), note.answer)
+from notification note
+left join alert_event event on event.project_id = note.project_id and event.id = note.event_id
+left join costapp_channel channel on channel.project_id = note.project_id and channel.id = note.channel_id
+where note.project_id = %(project_id)s order by note.created_at desc, note.id desc limit %(limit)s"""
+
+
+def recent(conn: Connection, project_id: int, *, limit: int) -> list[Sending]:
+    """The newest messages of a project, whatever became of them."""
+    rows = conn.execute(_RECENT, {"project_id": project_id, "limit": limit}).fetchall()
+    return [Sending._make(row) for row in rows]
 
 
 _PRUNE = (

@@ -195,6 +195,21 @@ def _hover(cell: Point | None, moment: str, name: str, *, pale: bool) -> str:
     return f"{head}<br>{cost}<br>{fmt.count(cell.requests)} requests{unpriced}"
 
 
+def budget_line(name: str, day_nano: int, days: int) -> dict[str, Any]:
+    """What a budget leaves for a day, if each had the same."""
+    text = f"<b>Budget {label(name)}</b><br>${fmt.exact_usd(day_nano)} a day on average"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Budget per day",
+        "x": [-0.5, days - 0.5],
+        "y": [dollars(day_nano)] * 2,
+        "line": {"color": "--text", "width": 1.5, "dash": "dash"},
+        "hovertext": [text, text],
+        "hoverinfo": "text",
+    }
+
+
 def _previous(line: list[int | None], when: list[str]) -> dict[str, Any]:
     return {
         "type": "scatter",

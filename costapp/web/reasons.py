@@ -31,6 +31,7 @@ ADVICE: dict[str, str] = {
     "wrong_content_type": "Content-Type must be application/x-protobuf or application/json.",
     "wrong_encoding": "Content-Encoding must be gzip, deflate, zstd or identity; of remote-write: snappy.",
     "usage_invalid": "A token count was negative, not a number or absurdly large. The call is kept without usage.",
+    "scrape_failed": "An endpoint could not be scraped. Its scrape target in the admin says why.",
     "gpu_sentinel": "The GPU exporter had no value and sent its placeholder. Nothing was taken from it.",
     "gpu_out_of_range": "A GPU value that cannot be, such as a utilisation of 4,294,967,295 %. It counts as unknown.",
     "gpu_not_a_number": "A GPU value was NaN or infinite. It counts as unknown.",

@@ -17,6 +17,7 @@ from costapp.storage.reports.sums import Sums
 from costapp.web import charts
 from costapp.web import format as fmt
 from costapp.web.access import Visit
+from costapp.web.budget_parts import Pace
 from costapp.web.filters import View, previous_start
 from costapp.web.links import drill_url
 from costapp.web.metrics import COLUMNS, Column, Line, ordered
@@ -299,6 +300,13 @@ def split_context(
             for i, (name, edges) in enumerate(zip(found.axis.names(), found.axis.edges(), strict=True))
         ],
     }
+
+
+def draw_pace(context: dict[str, Any], found: Report, pace: Pace | None) -> None:
+    """The budget's share of a day as a line across the chart."""
+    if pace is not None:
+        context["figure"]["data"].append(charts.budget_line(pace.name, pace.day_nano, len(found.axis.starts)))
+        context["pace"] = pace
 
 
 def _cells(line: Line, columns: list[Column]) -> list[object]:

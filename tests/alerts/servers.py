@@ -46,7 +46,8 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             receiver.received.append(Received(self.path, headers, body))
             receiver.begun.set()
-            getattr(self, "answer_" + self.path.rsplit("/", 1)[-1].replace(".", "_"))()
+            path = self.path.partition("?")[0]
+            getattr(self, "answer_" + path.rsplit("/", 1)[-1].replace(".", "_"))()
 
         def reply(self, status: int, body: bytes = b"ok", **headers: str) -> None:
             self.send_response(status)

@@ -58,7 +58,7 @@ def test_the_alert_has_the_figures_the_driver_and_the_address_of_the_page(conn, 
     assert facts["Period"] == "May 2026, 2026-05-01 to 2026-05-31 (Europe/Berlin)"
     assert (facts["Owner"], facts["Note"]) == ("Mia", "Ask first.")
     assert detail["driver"] == (
-        "Most of the rise is environment production: $70.00, $70.00 more than in the same days of April 2026."
+        "The driver is environment production: $70.00, $70.00 more than in the same days of April 2026."
     )
     assert path == "/p/acme/feature/?is=bot&from=2026-05-01&to=2026-05-31"
     assert (subject, level) == ({"feature": "bot"}, "warning")
@@ -354,3 +354,25 @@ def test_a_budget_of_one_project_never_reads_another(conn, project, channel):
 
 def test_budgets_can_be_for_every_dimension_that_reports_know_but_the_session():
     assert set(BUDGET_DIMENSIONS) == set(DIMENSIONS) - {"session"}
+
+
+def test_the_driver_is_what_rose_beyond_its_share_not_what_is_always_there(conn, project, channel):
+    """Everything is production; a new prompt version replaced another; one model is what is new."""
+    budget = make(project, channel, thresholds=[["actual", 50]])
+    where = {"environment": "production"}
+    spend(conn, project, 20, at("2026-04-10 12:00"), feature="bot", prompt_version="v1", **where)
+    spend(conn, project, 20, at("2026-04-10 12:00"), feature="search", prompt_version="v1", **where)
+    spend(conn, project, 22, feature="bot", prompt_version="v2", **where)
+    spend(conn, project, 20, feature="search", prompt_version="v2", **where)
+    spend(conn, project, 40, feature="agent", prompt_version="v2", **where)
+    look(conn, budget)
+    detail = conn.execute("select detail from alert").fetchone()[0]
+    assert detail["driver"] == "The driver is feature agent: $40.00, $40.00 more than in the same days of April 2026."
+
+
+def test_spend_that_did_not_rise_has_no_driver(conn, project, channel):
+    budget = make(project, channel, thresholds=[["actual", 50]])
+    for moment in (at("2026-04-10 12:00"), NOW):
+        spend(conn, project, 60, moment, feature="bot")
+    look(conn, budget)
+    assert conn.execute("select detail ->> 'driver' from alert").fetchone() == ("",)

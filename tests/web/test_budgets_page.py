@@ -44,7 +44,9 @@ def test_the_riskiest_come_first_and_each_says_what_it_is(budgets):
 def test_every_bar_links_to_the_page_that_shows_the_same_number(budgets):
     client = budgets.client()
     page = client.get("/p/acme/budgets/").content.decode()
-    rows = re.findall(r'<td class="r"><a href="([^"]+)"><span class="money" title="\$([\d.]+)"', page)
+    rows = re.findall(
+        r'<td class="r" data-label="Spent"><a href="([^"]+)"><span class="money" title="\$([\d.]+)"', page
+    )
     assert len(rows) >= 4
     for address, figure in rows:
         table = client.get(html.unescape(address) + "&format=json").json()

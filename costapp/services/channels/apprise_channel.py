@@ -4,7 +4,14 @@ Apprise opens its own connections, past ``services.outgoing``. So only services 
 allowed, or ends in a domain that belongs to the service; anything with a host of the user's choice is a webhook.
 """
 
+import logging
 import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -74,8 +81,7 @@ def _plugin(url: str) -> "NotifyBase":
         raise NotAllowed(f"The option {unknown[0]} is not allowed. Allowed: {', '.join(sorted(OPTIONS))}.")
     if SERVICES[schema] and not host.endswith(SERVICES[schema]):
         raise NotAllowed(f"The host of {schema}:// must end in {' or '.join(SERVICES[schema])}.")
-    import apprise  # here: it costs every process 20 MiB, and few need it
-
+    apprise = _library()
     asset = apprise.AppriseAsset(http_redirects=False, storage_mode=apprise.PersistentStoreMode.MEMORY)
     plugin = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if plugin is None:
@@ -86,22 +92,49 @@ def _plugin(url: str) -> "NotifyBase":
     return found
 
 
+@cache
+def _library() -> ModuleType:
+    """Apprise with its services loaded. Only here: it costs a process 25 MiB, and few need it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it probes for modules that Python has deprecated
+        import apprise
+
+        apprise.Apprise.instantiate("json://localhost")
+    return apprise
+
+
 def send(config: dict[str, Any], secret: dict[str, str], message: Message) -> Outcome:
     try:
         plugin = _plugin(secret["url"])
     except NotAllowed as problem:
         return broken(str(problem))
-    from apprise import LogCapture
-
     kind = (
         "success" if _is_over(message) else {"critical": "failure", "warning": "warning"}.get(_level(message), "info")
     )
-    with LogCapture() as captured:  # type: ignore[no-untyped-call]  # the only place where apprise says why; never printed: it names addresses
+    with _listening() as said:
         done = plugin.notify(body=text(message), title=message.heading, notify_type=kind)
-        status = _STATUS.search(captured.getvalue())
+    status = next((int(found[1]) for line in said if (found := _STATUS.search(line))), 0)
     if done:
         return sent(f"{plugin.service_name} took it.")
-    return _failed(str(plugin.service_name), int(status[1]) if status else 0)
+    return _failed(str(plugin.service_name), status)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """What apprise logs in this thread: the only place where it says why. Never printed, for it names addresses."""
+    thread, lines = threading.get_ident(), []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                lines.append(record.getMessage())
+
+    ear, logger = Ear(), logging.getLogger("apprise")
+    logger.addHandler(ear)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(ear)
 
 
 def _failed(who: str, status: int) -> Outcome:

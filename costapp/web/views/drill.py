@@ -16,12 +16,14 @@ from costapp.storage.reports.sums import Sums, per, ratio
 from costapp.web import charts
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.budget_parts import bars_of, pace
+from costapp.web.budgets import runs_out
 from costapp.web.filters import MAX_VALUE_LENGTH, View
 from costapp.web.links import drill_url
 from costapp.web.metrics import COLUMNS, Line
 from costapp.web.page import frame, show, view_of
 from costapp.web.palette import palette
-from costapp.web.splits import SPLITS, Report, export, report, split_context, switch_context, time_axis
+from costapp.web.splits import SPLITS, Report, draw_pace, export, report, split_context, switch_context, time_axis
 from costapp.web.views.calls import shown
 
 CONTRIBUTORS = (
@@ -121,6 +123,9 @@ def _context(visit: Visit, view: View, scope: Scope, data: Report, dimension: st
     ]
     context |= split_context(visit, view, data, fixed=fixed)
     groups = contributors(visit, view, scope, dimension, data, fixed)
+    bars = bars_of(visit, dimension, value)
+    draw_pace(context, data, pace(bars, view.period, view.filters))
+    context["budget_bars"] = [(each, runs_out(each, visit.now, visit.zone)) for each in bars]
     context |= {"tiles": tiles(visit, view, scope, data), **people(visit, scope, dimension)}
     context |= {
         "groups": [group for group in groups if len(group[1]) > 1],

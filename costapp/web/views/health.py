@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from django.http import HttpResponse
 
+from costapp.services.channel_health import channel_report
+from costapp.storage.notifications import recent
 from costapp.storage.rates import catalogue_age
 from costapp.storage.reports import health as reports
 from costapp.storage.reports import state as states
@@ -19,6 +21,7 @@ from costapp.web.reasons import advice
 SLOW_QUEUE_S = 60
 LATE = "arrived_late"
 LATE_WORTH_SAYING = 0.05
+SENDINGS = 15  #: newest messages shown
 OLD_CATALOGUE = timedelta(days=45)
 OLD_SELF_CHECK = timedelta(days=2)
 
@@ -59,13 +62,22 @@ def health(visit: Visit) -> HttpResponse:
         reasons=[(row, advice(row.reason)) for row in reasons],
         gaps=gaps,
         silent=states.models_without_usage(conn, scope),
-        checks=[*verdict, catalogue_check(visit), ledger_check(visit, ledger)],
+        checks=[*verdict, *channel_checks(visit), catalogue_check(visit), ledger_check(visit, ledger)],
+        sendings=recent(conn, visit.project.pk, limit=SENDINGS),
         ledger=ledger,
         odd=reports.odd_traces(conn, visit.project.pk),
         figure=_figure(buckets[1:], axis),
         ingest_rows=buckets[1:],
     )
     return show(visit, "health.html", context)
+
+
+def channel_checks(visit: Visit) -> list[Check]:
+    """Whether messages go out; nothing where there is nowhere to send them."""
+    has_channels, troubles = channel_report(visit.conn, visit.project.pk, visit.now)
+    if has_channels and not troubles:
+        return [Check("good", "Messages go out", "Every channel works, and no message waits for a second attempt.", "")]
+    return [Check(*trouble) for trouble in troubles]
 
 
 def _figure(buckets: list[reports.Ingest], axis: charts.TimeAxis) -> dict[str, Any] | None:

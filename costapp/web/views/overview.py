@@ -6,6 +6,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 
 from costapp.core.alerts import Level
+from costapp.services.channel_health import channel_matters
 from costapp.storage.reports import state as states
 from costapp.storage.reports.alert_lists import open_alerts
 from costapp.storage.reports.cells import Scope, Unanswerable, needs_charges
@@ -14,9 +15,20 @@ from costapp.storage.reports.state import ModelGap, State
 from costapp.storage.reports.sums import Sums, ratio
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.budget_parts import bars_of, budget_matters, month_outlook, pace
 from costapp.web.filters import View
 from costapp.web.page import default_preset, frame, project_state, show, view_of
-from costapp.web.splits import ROWS_EXPORTED, ROWS_SHOWN, SPLITS, Report, export, report, split_context, switch_context
+from costapp.web.splits import (
+    ROWS_EXPORTED,
+    ROWS_SHOWN,
+    SPLITS,
+    Report,
+    draw_pace,
+    export,
+    report,
+    split_context,
+    switch_context,
+)
 from costapp.web.views.alerts import rules_are_stale
 from costapp.web.views.health import catalogue_check, ledger_check
 
@@ -53,14 +65,21 @@ def overview(visit: Visit) -> HttpResponse:
     gaps = [] if needs_charges(scope) else unpriced_gaps(visit, scope, data.total.now)
     context = _frame(visit, view, found, by) | split_context(visit, view, data)
     context |= {
-        "matters": alert_matters(visit) + matters(data, gaps) + machine_matters(visit),
+        "matters": [
+            *with_channels(visit, alert_matters(visit)),
+            *(Matter(*each) for each in budget_matters(visit)),
+            *matters(data, gaps),
+            *machine_matters(visit),
+        ],
         **_unattributed_figures(data),
     }
+    draw_pace(context, data, pace(bars_of(visit), view.period, view.filters))
     return show(visit, "overview.html", context)
 
 
 def _frame(visit: Visit, view: View, found: State, by: str) -> dict[str, Any]:
-    return frame(visit, view, nav="overview", title="Overview", state=found, **switch_context(by))
+    outlook = month_outlook(visit, found.month_cost_nano)
+    return frame(visit, view, nav="overview", title="Overview", state=found, outlook=outlook, **switch_context(by))
 
 
 def _unattributed_figures(data: Report) -> dict[str, Any]:
@@ -85,6 +104,16 @@ def alert_matters(visit: Visit) -> list[Matter]:
     if len(unseen) > ALERTS_SHOWN:
         found.append(Matter("warn", "More alerts are open.", "alerts", "See all alerts"))
     return found
+
+
+def with_channels(visit: Visit, found: list[Matter]) -> list[Matter]:
+    """Channels that do not work, unless an open alert says so already."""
+    troubles = [
+        Matter(trouble.level, f"{trouble.title}. {trouble.words}", "health", "See Data health")
+        for trouble in channel_matters(visit.conn, visit.project.pk, visit.now)
+        if not any(matter.text.startswith(trouble.title) for matter in found)
+    ]
+    return found + troubles
 
 
 def unpriced_gaps(visit: Visit, scope: Scope, total: Sums) -> list[ModelGap]:
