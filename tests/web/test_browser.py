@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ from django.db import connections
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from costapp.core.ids import span_id_text
-from costapp.models import IngestKey
+from costapp.models import AlertRule, IngestKey
+from costapp.services.evaluate_rules import evaluate_rules
+from costapp.storage.anomalies import Found, write
 from tests.browser_setup import find
+from tests.web.conftest import EVIL
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +39,34 @@ class Site(NamedTuple):
     pages: dict[str, str]
 
 
+def show_an_anomaly(world) -> None:
+    """One with everything a card can have: a band, drivers, parts, a session, and a name that wants to be run."""
+    start = world.now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=50)
+    hours = [start + timedelta(hours=i) for i in range(48)]
+    cost = [10**9 * (5 if 30 <= i < 34 else 1) for i in range(48)]
+    level = [10**9] * 48
+    course = {
+        "at": [at.isoformat() for at in hours], "cost_nano": cost, "expected_nano": level,
+        "low_nano": [None, *level[1:]], "high_nano": [None, *(2 * each for each in level[1:])],
+    }  # fmt: skip
+    found = Found(
+        0, "feature", EVIL, "cache_stopped", "open", hours[30], hours[31], hours[32], hours[34], 7100, 16 * 10**9,
+        12 * 10**9, 20 * 10**9, False, f"{EVIL} costs $16.00 above expected since 14:05: it reads less from the cache.",
+        {
+            "drivers": [{"where": {"model": "gpt-4o", "team": "core"}, "actual_nano": 20 * 10**9,
+                         "expected_nano": 4 * 10**9, "share_percent": 100, "new": True}],
+            "alike": False, "user": {"user": "u-1", "session": "s-1", "cost_nano": 9 * 10**9},
+            "parts": {"volume": 10**9, "mix": 0, "prompt": -(10**8), "output": 0, "cache": 15 * 10**9, "price": 0,
+                      "other": 10**8},
+            "window": [hours[30].isoformat(), hours[34].isoformat()],
+            "before": [hours[6].isoformat(), hours[10].isoformat()], "signal": "misses", "course": course,
+            "members": [["model", "gpt-4o"], ["", ""]],
+        },
+        "budget",
+    )  # fmt: skip
+    write(world.conn, world.project.pk, [found], world.now)
+
+
 @pytest.fixture(scope="module")
 def site(world) -> Iterator[Site]:
     """The company's pages behind a socket, and the session of a signed-in superuser of it."""
@@ -45,6 +77,12 @@ def site(world) -> Iterator[Site]:
     client = world.client()
     cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
     trace, span = world.conn.execute("select trace_id, span_id from charge order by start_at limit 1").fetchone()
+    rule = AlertRule.objects.create(
+        project=world.project, name="Dear features", by="feature", window="24h", warning="0.001", critical="1"
+    )
+    evaluate_rules(world.conn)
+    alert = world.scalar("select max(id) from alert")
+    show_an_anomaly(world)
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
     server.daemon_threads = False  # closing waits for requests in flight: they hold database connections
     server.set_app(StaticFilesHandler(WSGIHandler()))
@@ -58,7 +96,9 @@ def site(world) -> Iterator[Site]:
         "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
         "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
         "anomalies": "/p/acme/anomalies/?range=30d", "what-changed": "/p/acme/what-changed/?range=7d",
-        "health": "/p/acme/health/?range=30d", "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
+        "health": "/p/acme/health/?range=30d", "alerts": "/p/acme/alerts/", "alert": f"/p/acme/alerts/{alert}/",
+        "new-rule": "/p/acme/alerts/rules/new/?use=dear-answers", "rule": f"/p/acme/alerts/rules/{rule.pk}/",
+        "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
         "admin": "/admin/", "admin-keys": "/admin/costapp/ingestkey/add/",
     }  # fmt: skip
     yield Site(url, {"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": url}, pages)
@@ -138,6 +178,7 @@ def test_every_page_is_clean_accessible_and_fits(browser, site, width, theme):
 def test_a_bar_of_the_chart_leads_to_the_calls_behind_it(tab, site):
     show(tab, site.url + site.pages["overview"])
     bar = tab.locator(".bars .point path").nth(26)  # of the dearest feature, three days ago
+    bar.scroll_into_view_if_needed()
     box = bar.bounding_box()
     tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tab.wait_for_url("**/calls/**")
@@ -199,3 +240,41 @@ def test_waiting_turns_green_when_telemetry_arrives(tab, site, world):
         (world.project.pk,),
     )
     tab.wait_for_selector("#waiting:has-text('Spans arrive')", timeout=10_000)
+
+
+def test_an_alert_is_acknowledged_and_snoozed_in_place(tab, site):
+    show(tab, site.url + site.pages["alerts"])
+    tab.evaluate("window.untouched = true")
+    row = tab.locator(".alert").first
+    number = row.get_attribute("id")
+    row.get_by_role("button", name="Acknowledge").click()
+    tab.wait_for_selector(f"#{number}:has-text('acknowledged by mia')")
+    row = tab.locator(f"#{number}")
+    row.locator("summary", has_text="Snooze").click()
+    row.get_by_role("button", name="4 hours").click()
+    tab.wait_for_selector(f"#{number}:has-text('snoozed until')")
+    assert tab.evaluate("window.untouched")
+    assert tab.complaints == []
+
+
+def test_a_rule_says_what_it_does_while_it_is_written_and_is_saved(tab, site):
+    show(tab, site.url + "/p/acme/alerts/rules/new/")
+    tab.get_by_label("Name").fill("Written in a browser")
+    tab.get_by_label("For each").select_option("feature")
+    tab.get_by_label("Over", exact=True).select_option("24h")
+    tab.locator("[name=warning]").fill("0.001")
+    tab.wait_for_selector("#preview:has-text('Warn when cost of any feature within 24 hours is above $0.001')")
+    tab.wait_for_selector("#preview:has-text('It would have told you')")
+    tab.wait_for_selector("#preview [data-figure][data-ready]")
+    tab.get_by_label("Metric").select_option("error_rate")
+    tab.wait_for_selector("#unit-warning:has-text('%')")
+    tab.wait_for_selector("#preview:has-text('error rate of any feature')")
+    tab.get_by_label("Over", exact=True).select_option("15m")
+    tab.get_by_label("Metric").select_option("latency_p95")
+    tab.wait_for_selector("#preview:has-text('kept by the hour')")
+    tab.get_by_label("Over", exact=True).select_option("1h")
+    tab.wait_for_selector("#preview:has-text('p95 latency of any feature')")
+    tab.get_by_role("button", name="Save the rule").click()
+    tab.wait_for_url("**/p/acme/alerts/")
+    assert tab.locator("table.rules", has_text="Written in a browser").count() == 1
+    assert tab.complaints == []

@@ -125,6 +125,16 @@ MODELS = {
         "chatcmpl-",
         "vllm.larkfield.internal:8000",
     ),
+    "llama-70b": Model(
+        "llama-3.3-70b-instruct",
+        "llama-3.3-70b-instruct",
+        "openai",
+        _OPENAI,
+        240,
+        19,
+        "chatcmpl-",
+        "llm.larkfield.internal:8000",
+    ),
 }
 
 
@@ -264,9 +274,9 @@ FEATURES = (
         "catalogue",
         "catalogue-jobs",
         "translate_listing",
-        230,
+        640,
         "mid",
-        (("gemini-lite", 1.0),),
+        (("llama-70b", 0.9), ("gemini-lite", 0.1)),
         "conv",
         weekend=0.5,
         input_scale=0.7,
@@ -325,7 +335,7 @@ FEATURES = (
         "discovery",
         "storefront",
         "GET /products/fit",
-        210,
+        480,
         "small",
         (("fit-advisor", 1.0),),
         "conv",
