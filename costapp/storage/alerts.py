@@ -248,8 +248,8 @@ def queue_messages(conn: Connection, events: Sequence[EventRef], pace: Pace, now
 
 
 # What holds a message back is looked at when it is queued and again before it is sent. Each row is looked up by its
-# whole key (offset 0 keeps the subqueries apart): in a storm the database's statistics are those of the calm before, and
-# a join would run through all alerts of the project for each.
+# whole key (offset 0 keeps the subqueries apart): in a storm the database's statistics are those of the calm before,
+# and a join would run through all alerts of the project for each.
 _SUPPRESS = f"""
 with held as materialized (
     select waiting.project_id, waiting.id, quiet.ends_at as until,
