@@ -7,7 +7,7 @@ ARGS ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup setup-dev setup-test test lint format bench clean
+.PHONY: help run demo setup setup-dev setup-test test lint format bench bench-anomaly clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: setup-dev ## rewrite code and templates in the project's style
 
 bench: setup-dev ## measure ingest, pipeline, storage, memory and pages (takes minutes)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-anomaly: setup-dev ## score anomaly detection and causes on the development data, next to baselines (a minute or two)
+	@$(BIN)/python -m benchmarks.anomaly $(ARGS)
 
 clean: ## remove the virtual environment and caches; data is kept
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis static

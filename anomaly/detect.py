@@ -1,11 +1,10 @@
 """The detector of one series: an online score per row, the same in the product and under the scorer.
 
-    detector = make(meta)
-    score = detector.update(timestamp, value, row)   # one row at a time, in order, or
-    scores = detector.scores(frame)                  # a whole series: the same figures
-    verdicts = detector.explain(frame)               # with kind, channel and the expected band
+    scores = make(meta).scores(frame)                # a whole series
+    verdicts = make(meta).explain(frame)             # with kind, signal and the expected band
+    score = Online(meta).update(timestamp, value, row)   # the same scores, one row at a time (detect_online)
 
-`meta` holds timezone, step_seconds and `metric` (detect_channels says which). Without a metric the series is any
+`meta` holds timezone, step_seconds and `metric` (detect_signals says which). Without a metric the series is any
 figure, without unit figures and without a calendar: `Novelty` (detect_novelty) judges it. A score at or above
 `THRESHOLD` (`NOVELTY_THRESHOLD`) is an alert. Neither ever looks at later rows: a score depends on its own row and on
 earlier ones.
@@ -18,16 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from anomaly.detect_calendar import timestamps
-from anomaly.detect_channels import CHANNELS, COLUMNS, INDEX, Array, Kind
-from anomaly.detect_learn import FEW_DAYS, HISTORY_DAYS, OF_CHANNEL, learn, new_normals, oddness
+from anomaly.detect_learn import FEW_DAYS, OF_SIGNAL, learn, new_normals, oddness
 from anomaly.detect_novelty import Novelty
 from anomaly.detect_rows import on_grid
-from anomaly.detect_today import Today, one_day
+from anomaly.detect_signals import INDEX, SIGNALS, Array, Kind
 
 Rows = pd.DataFrame | Mapping[str, Any]
 THRESHOLD = 5.8
-# When several channels are odd (half a threshold is enough), the first of these explains the others: retries raise
+# When several signals are odd (half a threshold is enough), the first of these explains the others: retries raise
 # requests per user, a loop misses the cache, a smaller cached share raises the cost per request.
 EXPLAINING = 0.5
 EXPLAINS = (
@@ -41,7 +38,7 @@ class Verdicts(NamedTuple):
 
     score: Array
     kind: list[Kind]  # what the row would be called if its score is high enough
-    channel: list[str]  # the figure that gave the score
+    signal: list[str]  # the figure that gave the score
     expected: Array  # of the value; NaN while nothing is known
     low: Array  # the band: where the worst hour of most days stays
     high: Array
@@ -61,10 +58,6 @@ class Detector:
         self.timezone = str(meta["timezone"])
         self.step_seconds = float(meta["step_seconds"])
         self.metric = str(meta["metric"])
-        self._history: dict[str, list[float]] = {name: [] for name in ("timestamp", *COLUMNS)}
-        self._today: Today | None = None
-
-    # --- a whole series
 
     def scores(self, frame: Rows) -> Array:
         grid = on_grid(frame, self.timezone, self.step_seconds)
@@ -77,17 +70,17 @@ class Detector:
         grid = on_grid(frame, self.timezone, self.step_seconds)
         learned, seen = learn(grid.rows, self.metric, grid.calendar)
         day, slot = grid.calendar.day, grid.calendar.slot
-        by_channel = per_channel(oddness(learned, seen.statistics, day, slot))
+        by_signal = per_signal(oddness(learned, seen.statistics, day, slot))
         leak = learned.leak[day]
-        score = np.maximum(by_channel.max(axis=0), leak).clip(0)
-        named = [name_of(by_channel[:, i], leak[i]) for i in range(len(score))]
+        score = np.maximum(by_signal.max(axis=0), leak).clip(0)
+        named = [name_of(by_signal[:, i], leak[i]) for i in range(len(score))]
         usual = learned.base[day, -1, slot] + learned.level[day, -1]
         expected, band = np.exp(usual), np.exp(usual[:, None] + learned.band[day])
         place = grid.place
         return Verdicts(
             score=score[place],
             kind=[named[i][0] for i in place],
-            channel=[named[i][1] for i in place],
+            signal=[named[i][1] for i in place],
             expected=expected[place],
             low=np.fmin(band[:, 0], expected)[place],
             high=np.fmax(band[:, 1], expected)[place],
@@ -95,72 +88,14 @@ class Detector:
             new_normal=np.where(np.diff(day, prepend=-1) > 0, new_normals(learned)[day], np.nan)[place],
         )
 
-    # --- one row at a time
 
-    def update(self, timestamp: object, value: float, row: Mapping[str, float] | None = None) -> float:
-        """The score of the next row. A row older than the last one is taken into the history and judged by it."""
-        second = timestamps([timestamp])[0].timestamp()
-        late = bool(self._history["timestamp"]) and second <= self._history["timestamp"][-1]
-        given = {name: value if name == "value" else (row or {}).get(name) for name in COLUMNS}
-        known = {name: np.nan if figure is None else float(figure) for name, figure in given.items()}
-        if late or self._today is None or not self._today.takes(second):
-            self._forget(second)
-            self._today = self._learn(second)
-        for name, figure in ({"timestamp": second} | known).items():
-            self._history[name].append(figure)
-        if late:
-            self._today = None
-            return float(self.scores(self._frame())[-1])
-        return self._today.judge(second, known)[0] if self._today else 0.0
-
-    def _frame(self) -> dict[str, Any]:
-        return {**self._history, "timestamp": pd.to_datetime(self._history["timestamp"], unit="s", utc=True)}
-
-    def _forget(self, second: float) -> None:
-        """Rows that are too old to matter."""
-        keep = np.asarray(self._history["timestamp"]) > second - HISTORY_DAYS * 86_400
-        if not keep.all():
-            self._history = {name: list(np.asarray(column)[keep]) for name, column in self._history.items()}
-
-    def _learn(self, second: float) -> Today | None:
-        return learn_today(self.meta, self._frame(), second)
-
-    def state(self) -> dict[str, Any]:
-        """All that is needed to go on: lists of numbers."""
-        return {"history": {name: list(column) for name, column in self._history.items()}}
-
-    @classmethod
-    def restore(cls, meta: Mapping[str, Any], state: Mapping[str, Any]) -> "Detector":
-        detector = cls(meta)
-        detector._history = {name: list(column) for name, column in state["history"].items()}
-        return detector
-
-
-def learn_today(meta: Mapping[str, Any], history: Rows, second: float) -> Today:
-    """What the local day of `second` is to be compared with, from rows before `second` (those of the day included)."""
-    step = float(meta["step_seconds"])
-    length = len(history["timestamp"])
-    times = timestamps(history["timestamp"]).append(timestamps([pd.Timestamp(second, unit="s")]))
-    columns = {name: np.append(np.asarray(history[name], dtype=float), np.nan) for name in COLUMNS if name in history}
-    grid = on_grid({"timestamp": times, **columns}, str(meta["timezone"]), step)
-    learned, seen = learn(grid.rows, str(meta["metric"]), grid.calendar)
-    now = int(grid.calendar.day[-1])
-    midnight = int(np.searchsorted(grid.calendar.day, now))
-    begin = grid.begin.timestamp() + midnight * step
-    today = Today(one_day(learned, now), begin, str(meta["timezone"]), step, str(meta["metric"]))
-    before = int(grid.place[:length].max()) + 1 if length else 0
-    today.remember(seen.values[:, :before], seen.excess[:, :before])
-    today.filled = max(0, before - midnight)
-    return today
-
-
-def per_channel(steps: Array) -> Array:
-    """(channels, rows): the worst of each channel's windows."""
-    return np.stack([steps[i == OF_CHANNEL].max(axis=0) for i in range(len(CHANNELS))])
+def per_signal(steps: Array) -> Array:
+    """(signals, rows): the worst of each signal's windows."""
+    return np.stack([steps[i == OF_SIGNAL].max(axis=0) for i in range(len(SIGNALS))])
 
 
 def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
-    """Kind and channel of a row from its channels' scores."""
+    """Kind and signal of a row from its signals' scores."""
     worst = max(float(steps.max()), leak)
     if worst <= 0:
         return Kind.UNUSUAL, ""
@@ -169,7 +104,7 @@ def name_of(steps: Array, leak: float) -> tuple[Kind, str]:
     odd = EXPLAINING * min(THRESHOLD, worst)
     for name in EXPLAINS:
         if steps[INDEX[name]] >= odd:
-            kind = CHANNELS[INDEX[name]].kind
+            kind = SIGNALS[INDEX[name]].kind
             traffic_left = kind is Kind.SILENCE and steps[INDEX["idle"]] > 0
             return (Kind.IDLE_GPU if traffic_left else kind), name
-    raise AssertionError("the worst channel is odd itself")
+    raise AssertionError("the worst signal is odd itself")

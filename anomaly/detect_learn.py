@@ -1,4 +1,4 @@
-"""What a series' past says about its next day: the usual value of each channel, and how odd is odd.
+"""What a series' past says about its next day: the usual value of each signal, and how odd is odd.
 
 Everything here is worked out per local day from rows of *earlier* days only, for all days of the history at once
 (arrays with a day axis), or for the one day that begins. Scores of a day therefore depend on its own rows and on what
@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from anomaly.detect_calendar import Calendar, Ints
-from anomaly.detect_channels import CHANNELS, INDEX, Array, channel_values, log, meters, spend
+from anomaly.detect_signals import INDEX, SIGNALS, Array, log, meters, signal_values, spend
 
 WEEKDAYS, WEEKEND_DAYS = 15, 6  # three weeks: days of the same kind that the usual value of a slot is the median of
 LEVEL_DAYS = 4
@@ -31,19 +31,19 @@ LEAK_SPREAD, LEAK_STEPS = 0.024, 2.5
 GROWN, GROWN_SAID_DAYS = 1.4, 28  # requests at this many times the season's for days are the new normal, said once
 HISTORY_DAYS = 120  # what the above needs, one on top of the other
 
-STATISTICS = tuple((i, hours) for i, channel in enumerate(CHANNELS) for hours in channel.windows)
-OF_CHANNEL = np.array([i for i, _ in STATISTICS])
-SUDDEN = np.array([channel.sudden for channel in CHANNELS])
-COUNTING = np.array([channel.counting for channel in CHANNELS])
-LEAST_SPREAD = np.array([channel.spread for channel in CHANNELS])
+STATISTICS = tuple((i, hours) for i, signal in enumerate(SIGNALS) for hours in signal.windows)
+OF_SIGNAL = np.array([i for i, _ in STATISTICS])
+SUDDEN = np.array([signal.sudden for signal in SIGNALS])
+COUNTING = np.array([signal.counting for signal in SIGNALS])
+LEAST_SPREAD = np.array([signal.spread for signal in SIGNALS])
 
 
 class Learned(NamedTuple):
     """What is known at the beginning of each day. The day axis comes first, so that one day is a slice."""
 
     prices: Array  # (days, 3) money per uncached, cached and output token
-    base: Array  # (days, channels, slots) usual value
-    level: Array  # (days, channels) how far the last days were off it
+    base: Array  # (days, signals, slots) usual value
+    level: Array  # (days, signals) how far the last days were off it
     usual_worst: Array  # (days, statistics) the worst of a usual day
     scale: Array  # (days, statistics) how far beyond it is one step
     memory: Array  # (days, slots, statistics) what earlier month starts had at this time; 0 on other days
@@ -103,7 +103,7 @@ def fit_prices(used: Array, money: Array) -> Array:
 
 
 def by_slot(values: Array, calendar: Calendar) -> Array:
-    """(channels, rows) -> (channels, days, slots)."""
+    """(signals, rows) -> (signals, days, slots)."""
     table = np.full((len(values), calendar.days, calendar.slots), np.nan)
     table[:, calendar.day, calendar.slot] = values
     return table
@@ -136,21 +136,21 @@ def smooth(base: Array, width: int) -> Array:
 
 
 def running_median(values: Array, count: int = FIRST_ROWS) -> Array:
-    """(channels, rows) median of the rows before: what the first day has instead of a season."""
+    """(signals, rows) median of the rows before: what the first day has instead of a season."""
     before = np.concatenate([np.full((len(values), count), np.nan), values[:, :-1]], axis=1)
     return quantiles(sliding_window_view(before, count, axis=1), (0.5,), least=FIRST_KNOWN)[0]
 
 
 def residuals(values: Array, base: Array, day: Ints, slot: Ints) -> Array:
-    """(channels, rows) distance from the usual value. `base` is (days, channels, slots)."""
+    """(signals, rows) distance from the usual value. `base` is (days, signals, slots)."""
     return values - base[day, :, slot].T
 
 
 def excesses(residual: Array, level: Array, rows: dict[str, Array], usual_requests: Array) -> Array:
-    """(channels, rows) distance that counts. `level` is of the same shape, `usual_requests` (rows,) a logarithm.
+    """(signals, rows) distance that counts. `level` is of the same shape, `usual_requests` (rows,) a logarithm.
 
-    For sudden channels it is the smaller of the distance from the season and that from the last days. A figure of
-    three requests says little: distances shrink as counting noise outgrows a channel's least spread. Silence is
+    For sudden signals it is the smaller of the distance from the season and that from the last days. A figure of
+    three requests says little: distances shrink as counting noise outgrows a signal's least spread. Silence is
     weighed by the requests that were to be expected.
     """
     excess = np.where(SUDDEN[:, None], np.minimum(residual, residual - level), residual)
@@ -163,7 +163,7 @@ def excesses(residual: Array, level: Array, rows: dict[str, Array], usual_reques
 
 
 def window_means(excess: Array, steps_per_hour: int) -> Array:
-    """(channels, rows) -> (statistics, rows): means over each channel's windows, unknown with less than half known."""
+    """(signals, rows) -> (statistics, rows): means over each signal's windows, unknown with less than half known."""
     known = np.isfinite(excess)
     zero = np.zeros((len(excess), 1))
     total = np.concatenate([zero, np.cumsum(np.where(known, excess, 0), axis=1)], axis=1)
@@ -201,7 +201,7 @@ def learn_extremes(statistics: Array, calendar: Calendar) -> tuple[Array, Array]
     middle, bad = quantiles(worst, (USUAL_QUANTILE, BAD_QUANTILE))
     known = np.isfinite(worst).sum(axis=-1)
     middle = np.maximum(np.nan_to_num(middle), 0)
-    step = np.maximum(np.maximum(np.nan_to_num(bad) - middle, 0.25 * middle), 0.5 * LEAST_SPREAD[OF_CHANNEL, None])
+    step = np.maximum(np.maximum(np.nan_to_num(bad) - middle, 0.25 * middle), 0.5 * LEAST_SPREAD[OF_SIGNAL, None])
     cold = 1 + 0.5 * np.maximum(FEW_DAYS - known, 0)
     cold = np.where(unfamiliar(calendar), np.maximum(cold, 2), cold)
     return middle.T, (step * cold).T
@@ -256,8 +256,8 @@ def learn_leak(prompt: Array, calendar: Calendar) -> Array:
 class Seen(NamedTuple):
     """What the rows of a history turned out to be."""
 
-    values: Array  # (channels + 1, rows) channels, then the value itself
-    excess: Array  # (channels, rows)
+    values: Array  # (signals + 1, rows) signals, then the value itself
+    excess: Array  # (signals, rows)
     statistics: Array  # (statistics, rows)
 
 
@@ -279,7 +279,7 @@ def learn(rows: dict[str, Array], metric: str, calendar: Calendar) -> tuple[Lear
     day, slot = calendar.day, calendar.slot
     per_hour = max(1, calendar.slots // 24)
     prices = learn_prices(rows, metric, calendar)
-    values = np.concatenate([channel_values(rows, metric, prices, day), log(rows["value"])[None]])
+    values = np.concatenate([signal_values(rows, metric, prices, day), log(rows["value"])[None]])
     base = usual(by_slot(values, calendar), calendar).transpose(1, 0, 2)
     residual = residuals(values, base, day, slot)
     residual = np.where(np.isfinite(residual), residual, values - running_median(values))

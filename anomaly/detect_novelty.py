@@ -1,6 +1,6 @@
 """A series of any one figure, without unit figures or a calendar: how unlike everything seen before is this row?
 
-Two memories of patterns are kept: (value, mean of the last twelve), and the same of the distance from the most similar
+Two memories of patterns are kept: (value, mean of the last ten), and the same of the distance from the most similar
 moment of the last seven days at this time of day. A pattern further from all remembered ones than the memory's reach
 is new, is remembered, and from then on is known: what repeats is reported once. This is the leader algorithm (Hartigan
 1975), the core of adaptive-resonance detectors such as ARTime. Distances are in units of the series' own past range, so
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NOVELTY_THRESHOLD = 0.335
-MEAN_ROWS = 12
+NOVELTY_THRESHOLD = 0.355
+MEAN_ROWS = 10
 RANGE_QUANTILE = 0.05
 TAIL_BEGINS = 2.0  # ranges from the median; beyond it distances grow as logarithms
-REACH, SEASON_REACH, SEASON_WEIGHT = 0.4, 0.3, 1.4
+REACH, SEASON_REACH, SEASON_WEIGHT = 0.4, 0.3, 1.3
 SEASON_DAYS, SEASON_SLIP = 7, 2
 LEARNING_ROWS = 20  # before these the range is unknown and nothing is scored
 HABIT_ROWS, HABIT_AFTER, HABIT_POWER = 4000, 300, 0.15
-QUIET_DAYS = 0.25  # a pattern that goes on is reported again only when it gets odder
+QUIET_DAYS = 0.5  # a pattern that goes on is reported again only when it gets odder
 PATTERNS = 400
 ADAPTS = 0.05  # a known pattern moves this share of the way to the row it met
 REMEMBERED_ROWS = 20_000
@@ -133,7 +133,7 @@ class Novelty:
         lags = [day * self.day_rows + off for day in range(1, SEASON_DAYS + 1) for off in range(-slip, slip + 1)]
         self.lags = np.array(sorted(lags))
         self.means = np.zeros(1024)  # ring of smoothed values is a growing array: seven days are looked back at
-        self.recent: deque[float] = deque(maxlen=max(MEAN_ROWS, int(QUIET_DAYS * self.day_rows)))
+        self.recent: deque[float] = deque(maxlen=max(12, int(QUIET_DAYS * self.day_rows)))
         self.news: deque[bool] = deque(maxlen=HABIT_ROWS)
         self.new = 0
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from anomaly.detect_calendar import Calendar, Ints, calendar_of, timestamps
-from anomaly.detect_channels import COLUMNS, Array
+from anomaly.detect_signals import COLUMNS, Array
 
 
 class Grid(NamedTuple):

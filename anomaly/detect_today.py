@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from anomaly.detect_calendar import calendar_of
-from anomaly.detect_channels import CHANNELS, COLUMNS, INDEX, Array, channel_values, log
 from anomaly.detect_learn import (
     FIRST_KNOWN,
     FIRST_ROWS,
@@ -21,6 +20,7 @@ from anomaly.detect_learn import (
     quantiles,
     window_steps,
 )
+from anomaly.detect_signals import COLUMNS, INDEX, SIGNALS, Array, log, signal_values
 
 TAIL_HOURS = 24  # the longest window; also what a first day is compared with
 ONLY_DAY = np.zeros(1, dtype=np.int64)
@@ -41,9 +41,9 @@ class Today:
         self.slots = calendar.slot[calendar.day == 0]
         self.per_hour = max(1, calendar.slots // 24)
         self.values = np.full(
-            (len(CHANNELS) + 1, FIRST_ROWS), np.nan
-        )  # of the last hours: channels, then the value itself
-        self.excess = np.full((len(CHANNELS), 1), np.nan)
+            (len(SIGNALS) + 1, FIRST_ROWS), np.nan
+        )  # of the last hours: signals, then the value itself
+        self.excess = np.full((len(SIGNALS), 1), np.nan)
         self.filled = 0  # steps of the day that have been judged or passed
 
     @property
@@ -65,10 +65,10 @@ class Today:
         """Score of the row, and how odd each statistic is. Steps between it and the last row are unknown."""
         step = int((second - self.begin) // self.step_seconds)
         for _ in range(self.filled, step):
-            self._push(np.full(len(CHANNELS) + 1, np.nan), UNKNOWN, 0)
+            self._push(np.full(len(SIGNALS) + 1, np.nan), UNKNOWN, 0)
         rows = {name: np.array([row[name]]) for name in COLUMNS}
-        channels = channel_values(rows, self.metric, self.learned.prices, ONLY_DAY)[:, 0]
-        self._push(np.append(channels, log(rows["value"])), rows, int(self.slots[step]))
+        signals = signal_values(rows, self.metric, self.learned.prices, ONLY_DAY)[:, 0]
+        self._push(np.append(signals, log(rows["value"])), rows, int(self.slots[step]))
         self.filled = step + 1
         slot = self.slots[step : step + 1]
         steps = oddness(self.learned, self._means()[:, None], ONLY_DAY, slot)[:, 0]

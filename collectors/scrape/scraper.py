@@ -138,10 +138,12 @@ class Scraper:
         first = True
         while True:
             wait = row.interval_s - (time.time() - offset) % row.interval_s
-            await asyncio.sleep(min(wait, 1.0) if first else wait)
+            wait = min(wait, 1.0) if first else wait
+            due_ns = time.time_ns() + int(wait * 1e9)  # the time of its samples: one per slot, however busy we are
+            await asyncio.sleep(wait)
             first = False
             try:
-                await self._scrape_once(row, endpoint, authorization, reader, outcome)
+                await self._scrape_once(row, endpoint, authorization, reader, outcome, due_ns)
             except Refusal as refusal:  # not stored: the next one is; in between lies a gap
                 outcome.problem = f"Scraped, but not stored: {refusal.message}"
                 self._ingest.count_refusal(refusal, SCRAPE)
@@ -151,15 +153,14 @@ class Scraper:
             outcome.at = time.time()
 
     async def _scrape_once(
-        self, row: TargetRow, endpoint: Endpoint, authorization: str, reader: TextReader, outcome: Outcome
+        self, row: TargetRow, endpoint: Endpoint, authorization: str, reader: TextReader, outcome: Outcome, due_ns: int
     ) -> None:
         self._ingest.admit()
         batch = Batch(row.project_id, None, METRICS, SCRAPE, 0)
         loop = asyncio.get_running_loop()
-        began_ns = time.time_ns()
         try:
             samples, batch.wire_bytes, outcome.lines = await loop.run_in_executor(
-                self._executor, self._read, row, endpoint, authorization, reader
+                self._executor, self._read, row, endpoint, authorization, reader, due_ns
             )
             batch.received = outcome.lines
             batch.add_samples(samples)
@@ -167,18 +168,18 @@ class Scraper:
         except (Failed, Refused) as problem:
             outcome.lines, outcome.problem = 0, str(problem)
             batch.odd["scrape_failed"] += 1
-            batch.gaps = [Gap(slot_of(began_ns), GapKind.TARGET_DOWN, endpoint.name)]
+            batch.gaps = [Gap(slot_of(due_ns), GapKind.TARGET_DOWN, endpoint.name)]
         self._ingest.counters.add("scrapes_total", result="failed" if outcome.problem else "ok")
         await self._ingest.store(batch)
 
     def _read(
-        self, row: TargetRow, endpoint: Endpoint, authorization: str, reader: TextReader
+        self, row: TargetRow, endpoint: Endpoint, authorization: str, reader: TextReader, due_ns: int
     ) -> tuple[Samples, int, int]:
         """Fetch and read one text, in a thread."""
         body = fetch(endpoint, self._rules, authorization=authorization, timeout_s=row.timeout_s)
         samples = self._ingest.new_samples()
         limit = self._settings.scrape_lines
-        lines = reader.read(body.decode("utf-8", "replace"), samples, time_ns=time.time_ns(), limit=limit)
+        lines = reader.read(body.decode("utf-8", "replace"), samples, time_ns=due_ns, limit=limit)
         if lines > limit:
             raise Failed(f"The answer has more than {limit} series.")
         return samples, len(body), lines

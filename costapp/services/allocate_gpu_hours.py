@@ -123,6 +123,7 @@ def _apply(conn: psycopg.Connection, project_id: int, hour: Unapplied) -> int:
         with conn.transaction():
             changed += gpu_hours.apply_shard(conn, project_id, hour_at=hour.hour_at, shard=shard)
     with conn.transaction():
+        gpu_hours.lock(conn, project_id)
         gpu_hours.finish(conn, project_id, hour_at=hour.hour_at, computed_at=hour.computed_at)
     return changed
 

@@ -33,6 +33,11 @@ def try_lock(conn: Connection, project_id: int) -> bool:
     return bool(row and row[0])
 
 
+def lock(conn: Connection, project_id: int) -> None:
+    """Like `try_lock`, but wait for it."""
+    conn.execute("select pg_advisory_xact_lock(%s, %s)", (_HOUR_LOCK, project_id))
+
+
 def due_hours(conn: Connection, project_id: int, *, before: datetime, limit: int) -> list[datetime]:
     """Marked hours that began before a moment, newest first: a page about today must not wait for last month."""
     rows = conn.execute(
@@ -192,7 +197,8 @@ _SEEN = f"""
 select distinct device_ref from gpu_sample where {_NEAR} and sampled_at >= %(from)s and sampled_at < %(to)s"""
 _DEVICES = """
 select device_ref, device_id, parent_id, node, gpu_model, mig_profile, (memory_total_bytes / 1048576)::int
-from gpu_device device where project_id = %(project_id)s and first_at < %(end)s and exists (
+from gpu_device device where project_id = %(project_id)s and first_at < %(end)s
+and last_at > %(hour)s::timestamptz - %(forgotten)s - interval '10 minutes' and exists (  -- last_at lags by five
     select from gpu_sample sample where sample.project_id = device.project_id
     and sample.day between (%(hour)s::timestamptz - %(forgotten)s)::date and %(first)s::date + 1
     and sample.device_ref = device.device_ref

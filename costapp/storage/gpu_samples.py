@@ -76,8 +76,8 @@ stored as (
                                    memory_used_kib, power_mw, energy_mj)
     select %(project_id)s, day, sampled_at, device_ref, place_ref, util_rank, util_bp, held, memory_used_kib, power_mw,
            energy_mj
-    from given order by day, device_ref, sampled_at
-    on conflict (project_id, day, device_ref, sampled_at) do update set
+    from given order by day, sampled_at, device_ref
+    on conflict (project_id, day, sampled_at, device_ref) do update set
         util_bp = case when excluded.util_rank < old.util_rank then excluded.util_bp else old.util_bp end,
         util_rank = least(excluded.util_rank, old.util_rank),
         held = coalesce(old.held, excluded.held),
@@ -156,8 +156,8 @@ known as (
 stored as (
     insert into engine_sample as old (project_id, day, sampled_at, engine_ref, {", ".join(_FIGURES)})
     select %(project_id)s, day, sampled_at, engine_ref, {", ".join(_FIGURES)}
-    from given order by day, engine_ref, sampled_at
-    on conflict (project_id, day, engine_ref, sampled_at) do update set
+    from given order by day, sampled_at, engine_ref
+    on conflict (project_id, day, sampled_at, engine_ref) do update set
         {", ".join(f"{name} = coalesce(old.{name}, excluded.{name})" for name in _FIGURES)}
     where {" or ".join(f"(old.{name} is null and excluded.{name} is not null)" for name in _FIGURES)}
     returning day, engine_ref, sampled_at

@@ -52,7 +52,8 @@ create table gpu_sample (
     memory_used_kib int,
     power_mw     int,
     energy_mj    bigint,                     -- counter as seen, since the driver was loaded; may start again
-    primary key (project_id, day, device_ref, sampled_at)
+    -- time before device: samples arrive and are read by time, so the index grows at its end and an hour is one range
+    primary key (project_id, day, sampled_at, device_ref)
 ) partition by range (day);
 create table gpu_sample_default partition of gpu_sample default;
 
@@ -113,7 +114,7 @@ create table engine_sample (
     prefill_us   bigint,
     decode_us    bigint,
     preemptions  bigint,
-    primary key (project_id, day, engine_ref, sampled_at)
+    primary key (project_id, day, sampled_at, engine_ref)
 ) partition by range (day);
 create table engine_sample_default partition of engine_sample default;
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly.detect import THRESHOLD, Detector, learn_today, make
+from anomaly.detect import THRESHOLD, make
 from anomaly.detect_novelty import Novelty
+from anomaly.detect_online import Online, learn_today, verdict
 from anomaly.detect_today import Today
 from tests.anomaly.series import META, VOLUME, hourly, priced, records, times
 
@@ -38,7 +39,7 @@ def test_cutting_the_future_off_changes_nothing_before(cut):
 
 def test_one_row_at_a_time_gives_the_scores_of_the_whole():
     frame = eventful(days=45)
-    detector = make(META)
+    detector = Online(META)
     online = [detector.update(*row) for row in records(frame)]
     assert np.allclose(online, make(META).scores(frame))
     assert max(online) > THRESHOLD
@@ -47,11 +48,11 @@ def test_one_row_at_a_time_gives_the_scores_of_the_whole():
 def test_a_detector_restored_from_its_state_goes_on_as_if_nothing_had_happened():
     frame = eventful(days=40)
     rows = records(frame)
-    through, before = make(META), make(META)
+    through, before = Online(META), Online(META)
     expected = [through.update(*row) for row in rows][690:]
     for row in rows[:690]:
         before.update(*row)
-    after = Detector.restore(META, json.loads(json.dumps(before.state())))
+    after = Online.restore(META, json.loads(json.dumps(before.state())))
     assert np.allclose([after.update(*row) for row in rows[690:]], expected)
 
 
@@ -63,17 +64,22 @@ def test_a_day_that_was_learnt_once_and_stored_judges_its_rows_like_the_whole():
     stored = Today.restore(day.state())
     rows = frame[(frame["timestamp"] >= begin) & (frame["timestamp"] < "2025-03-21 23:00")]
     columns = [name for name in frame.columns if name != "timestamp"]
-    scores = [
-        stored.judge(time.timestamp(), row)[0]
+    told = [
+        verdict(stored, time.timestamp(), row)
         for time, row in zip(rows["timestamp"], rows[columns].to_dict("records"), strict=True)
     ]
-    assert np.allclose(scores, make(META).scores(frame)[rows.index])
+    whole = make(META).explain(frame)
+    assert len(told) > 10
+    for each, k in zip(told, rows.index, strict=True):
+        assert each.score == pytest.approx(whole.score[k])
+        assert each.kind == whole.kind[k]
+        assert each[3:] == pytest.approx((whole.expected[k], whole.low[k], whole.high[k]))
 
 
 def test_a_late_row_is_taken_into_the_history():
     frame = hourly(30)
     rows = records(frame)
-    detector = make(META)
+    detector = Online(META)
     late = rows.pop(600)
     for row in rows[:640]:
         detector.update(*row)
@@ -99,7 +105,7 @@ def test_any_rows_give_finite_scores(values, seed):
     verdicts = make(META).explain(frame)
     assert np.isfinite(verdicts.score).all()
     assert (verdicts.score >= 0).all()
-    detector = make(META)
+    detector = Online(META)
     assert np.allclose([detector.update(*row) for row in records(frame)], verdicts.score)
 
 

@@ -1,6 +1,7 @@
 """GPU hours end to end: samples, spans and rates in; bills, buckets, shares and charges out."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -10,12 +11,24 @@ import pytest
 from costapp.core.gpu_samples import EngineSample, Gap, GapKind, GpuSample, Holder
 from costapp.core.values import Role
 from costapp.models import EngineMapping, GpuPool, GpuRate
-from costapp.services.allocate_gpu_hours import allocate_all
+from costapp.services.allocate_gpu_hours import _apply, allocate_all
 from costapp.services.drain import drain
 from costapp.services.reprice import reprice
 from costapp.services.verify_ledger import verify
+from costapp.storage import gpu_hours
 from costapp.storage.gpu_samples import insert_engine_samples, insert_gaps, insert_samples
-from tests.pipeline import DERIVED_TABLES, SECOND_NS, call, empty, fingerprint, price, root, store, totals
+from tests.pipeline import (
+    DERIVED_TABLES,
+    SECOND_NS,
+    call,
+    empty,
+    fingerprint,
+    open_connection,
+    price,
+    root,
+    store,
+    totals,
+)
 
 HOUR = timedelta(hours=1)
 AT = datetime(2026, 5, 29, 12, tzinfo=UTC)
@@ -145,6 +158,32 @@ def test_a_call_across_hours_has_a_share_of_each(conn, project, rate):
     assert [round(share / DOLLAR, 6) for (share,) in shares] == [0.066667, 4, 0.066667]
     assert totals(conn, "gpu_nano") == (sum(share for (share,) in shares),)
     assert holds(conn)
+
+
+def wait_until_blocked(conn, other):
+    sql = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
+    for _ in range(100_000):
+        if conn.execute(sql, (other.info.backend_pid,)).fetchone() == (True,):
+            return
+    raise AssertionError("It does not wait.")
+
+
+def test_two_workers_that_finish_the_same_hour_wait_for_each_other(conn, project, rate):
+    watch(conn, project)
+    engine(conn, project)
+    store(conn, [root(1, feature="bot"), served(1)], project_id=project.id)
+    book(conn)
+    computed_at = totals(conn, "computed_at", f"gpu_hour_state where hour_at = '{AT}'")[0]
+
+    with open_connection() as second, open_connection() as watcher, ThreadPoolExecutor(1) as thread:
+        with conn.transaction():
+            gpu_hours.lock(conn, project.id)
+            gpu_hours.finish(conn, project.id, hour_at=AT, computed_at=computed_at)
+            other = thread.submit(_apply, second, project.id, gpu_hours.Unapplied(AT, computed_at))
+            wait_until_blocked(watcher, second)
+        other.result(60)
+
+    assert totals(conn, "count(*), sum(gpu_nano)::int", f"gpu_use_hour where hour_at = '{AT}'") == (1, 40_000_000)
 
 
 def test_a_call_at_midnight_keeps_the_day_of_its_charge(conn, project, rate):

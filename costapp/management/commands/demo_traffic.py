@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from argparse import ArgumentParser
+from datetime import UTC, datetime
 from random import Random
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from costapp.services.replay.recording import Body
 from costapp.services.replay.send import HttpSender, SendError
 from costapp.services.seed_demo import company
 from costapp.services.seed_demo.live import live_traces
+from costapp.services.seed_demo.live_gpus import Exporters
 from costapp.services.seed_demo.otlp import export_request
 from costapp.services.seed_demo.seed import NotDemo, demo_project
 
@@ -57,17 +59,24 @@ class Command(BaseCommand):
             project.created_at.date(), per_second=options["per_second"], rng=Random(),
             is_stopped=lambda session: guard_blocks(options["http"], key, session),
         )  # fmt: skip
+        exporters = Exporters(Random())
         for number, (wait_s, spans) in enumerate(traces, start=1):
             time.sleep(wait_s)
-            data = export_request(spans).SerializeToString()
-            body = Body("live", "traces", "/v1/traces", "application/x-protobuf", "identity", data)
-            try:
-                sender.send(body, data)
-            except SendError as error:  # the collector may be starting or stopping
-                self.stderr.write(f"demo traffic: {error}")
-                time.sleep(RETRY_S)
+            exporters.saw(spans)
+            requests = [("traces", export_request(spans)), ("metrics", exporters.report(datetime.now(UTC)))]
+            for signal_name, request in requests:
+                if request is not None:
+                    self._send_one(sender, signal_name, request.SerializeToString())
             if number == options["traces"]:
                 return
+
+    def _send_one(self, sender: HttpSender, kind: str, data: bytes) -> None:
+        body = Body("live", kind, f"/v1/{kind}", "application/x-protobuf", "identity", data)
+        try:
+            sender.send(body, data)
+        except SendError as error:  # the collector may be starting or stopping
+            self.stderr.write(f"demo traffic: {error}")
+            time.sleep(RETRY_S)
 
 
 def fresh_key(project: Project) -> str:

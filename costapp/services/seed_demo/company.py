@@ -124,6 +124,16 @@ MODELS = {
         "chatcmpl-",
         "vllm.larkfield.internal:8000",
     ),
+    "llama-70b": Model(
+        "llama-3.3-70b-instruct",
+        "llama-3.3-70b-instruct",
+        "openai",
+        _OPENAI,
+        240,
+        19,
+        "chatcmpl-",
+        "llm.larkfield.internal:8000",
+    ),
 }
 
 
@@ -263,9 +273,9 @@ FEATURES = (
         "catalogue",
         "catalogue-jobs",
         "translate_listing",
-        230,
+        640,
         "mid",
-        (("gemini-lite", 1.0),),
+        (("llama-70b", 0.9), ("gemini-lite", 0.1)),
         "conv",
         weekend=0.5,
         input_scale=0.7,
@@ -324,7 +334,7 @@ FEATURES = (
         "discovery",
         "storefront",
         "GET /products/fit",
-        210,
+        480,
         "small",
         (("fit-advisor", 1.0),),
         "conv",

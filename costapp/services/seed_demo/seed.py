@@ -14,8 +14,9 @@ import psycopg
 from django.contrib.auth import get_user_model
 
 from costapp.models import Membership, Project
+from costapp.services.allocate_gpu_hours import allocate_all
 from costapp.services.drain import drain
-from costapp.services.seed_demo import company
+from costapp.services.seed_demo import company, gpus
 from costapp.services.seed_demo.generate import day_spans
 from costapp.services.seed_demo.watch import watch_demo
 from costapp.storage import demo as stored
@@ -70,15 +71,21 @@ def seed_demo(
     project = demo_project()
     anchor = project.created_at.astimezone(UTC).date()
     today = now.astimezone(UTC).date()
+    gpus.set_up(project)
     missing = _missing_days(conn, project.pk, anchor=anchor, today=today, days=days, scale=scale)
     traces = spans = 0
     for number, day in enumerate(missing, start=1):
         ensure_partitions(conn, [day])
         day_traces = list(day_spans(day, anchor=anchor, until=now, scale=scale))
         spans += insert_spans(conn, project.pk, chain.from_iterable(day_traces))
+        if (today - day).days < gpus.DAYS:
+            gpus.insert_day(conn, project.pk, day, day_traces, anchor=anchor, until=now)
         traces += len(day_traces)
         drain(conn)
         tell(Progress(day, number, len(missing), traces, spans))
+    if missing:
+        allocate_all(conn, now=now)
+        drain(conn)
     watch_demo(conn, project, now=now)
     return project
 

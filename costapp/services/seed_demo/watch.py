@@ -176,5 +176,5 @@ def _days(project: Project, now: datetime, *, first: int, last: int) -> Scope:
 def _round_amount(nano: int, divisor: int) -> int:
     """A round sum of money: three leading digits, at least a cent."""
     cents = max(1, divide_half_up(nano, divisor * _CENT_NANO))
-    step = 10 ** max(0, len(str(cents)) - 3)
+    step: int = 10 ** max(0, len(str(cents)) - 3)
     return divide_half_up(cents, step) * step * _CENT_NANO

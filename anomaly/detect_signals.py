@@ -2,7 +2,7 @@
 
 A launch ramp and a runaway loop look the same in dollars. They differ in the *unit figures*: cost at the usual prices,
 requests per user, retries per request, share of the prompt that missed the cache, tokens per request. Each is a
-channel, as a logarithm, so that twice the usual is the same distance on a cheap feature and on a dear one.
+signal, as a logarithm, so that twice the usual is the same distance on a cheap feature and on a dear one.
 
 A row is `value` and side columns (all optional, NaN = unknown): requests, users, input_tokens, output_tokens,
 cached_tokens, retries, gpu_util. `value` is read by the series' metric: `feature_cost` (money), `cost_per_1k` (money
@@ -42,7 +42,7 @@ class Kind(StrEnum):
     UNUSUAL = "unusual"
 
 
-class Channel(NamedTuple):
+class Signal(NamedTuple):
     """One watched figure. More of it is worse; spreads are in log units."""
 
     name: str
@@ -53,21 +53,21 @@ class Channel(NamedTuple):
     sudden: bool = False  # must stand out from the last days as well, not only from the season: growth is no spike
 
 
-CHANNELS = (
-    Channel("price", Kind.LEVEL_SHIFT, (1, 3, 24), 0.05, 0.0),
-    Channel("retries", Kind.RETRY_STORM, (1, 3, 8), 0.30, 4.0),
-    Channel("load", Kind.RUNAWAY_LOOP, (1, 3, 8, 24), 0.06, USER_EXPONENT),
-    Channel("misses", Kind.CACHE_STOPPED, (1, 3, 8, 24), 0.12, 0.5),
-    Channel("silence", Kind.SILENCE, (1, 3), 0.40, sudden=True),
-    Channel("idle", Kind.IDLE_GPU, (1, 3, 8, 24), 0.15, 0.0),
-    Channel("capacity", Kind.OVERPROVISIONED, (3, 8, 24), 0.20, 0.0),
-    Channel("requests", Kind.SPIKE, (1, 3), 0.30, sudden=True),
-    Channel("prompt", Kind.BIGGER_REQUESTS, (3, 8, 24), 0.35),
-    Channel("answer", Kind.BIGGER_REQUESTS, (3, 8, 24), 0.35),
-    Channel("unit_cost", Kind.BIGGER_REQUESTS, (1, 3, 8, 24), 0.20),
-    Channel("cost", Kind.SPIKE, (1, 3, 8, 24), 0.30, sudden=True),
+SIGNALS = (
+    Signal("price", Kind.LEVEL_SHIFT, (1, 3, 24), 0.05, 0.0),
+    Signal("retries", Kind.RETRY_STORM, (1, 3, 8), 0.30, 4.0),
+    Signal("load", Kind.RUNAWAY_LOOP, (1, 3, 8, 24), 0.06, USER_EXPONENT),
+    Signal("misses", Kind.CACHE_STOPPED, (1, 3, 8, 24), 0.12, 0.5),
+    Signal("silence", Kind.SILENCE, (1, 3), 0.40, sudden=True),
+    Signal("idle", Kind.IDLE_GPU, (1, 3, 8, 24), 0.15, 0.0),
+    Signal("capacity", Kind.OVERPROVISIONED, (3, 8, 24), 0.20, 0.0),
+    Signal("requests", Kind.SPIKE, (1, 3), 0.30, sudden=True),
+    Signal("prompt", Kind.BIGGER_REQUESTS, (3, 8, 24), 0.35),
+    Signal("answer", Kind.BIGGER_REQUESTS, (3, 8, 24), 0.35),
+    Signal("unit_cost", Kind.BIGGER_REQUESTS, (1, 3, 8, 24), 0.20),
+    Signal("cost", Kind.SPIKE, (1, 3, 8, 24), 0.30, sudden=True),
 )
-NAMES = tuple(channel.name for channel in CHANNELS)
+NAMES = tuple(signal.name for signal in SIGNALS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 
 
@@ -88,8 +88,8 @@ def meters(rows: dict[str, Array]) -> Array:
     )
 
 
-def channel_values(rows: dict[str, Array], metric: str, prices: Array, day: NDArray[np.int64]) -> Array:
-    """(channels, rows) logarithms; NaN where a figure is unknown or has no meaning for the metric.
+def signal_values(rows: dict[str, Array], metric: str, prices: Array, day: NDArray[np.int64]) -> Array:
+    """(signals, rows) logarithms; NaN where a figure is unknown or has no meaning for the metric.
 
     `prices` is (days, 3): money per uncached, cached and output token that explained the series so far.
     """

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly import budget
+from anomaly.anomalies import anomalies
 from anomaly.detect import THRESHOLD, Verdicts
-from anomaly.detect_channels import Kind
-from anomaly.incidents import incidents
+from anomaly.detect_signals import Kind
 
 HOUR = 3600.0
 
@@ -24,7 +24,7 @@ def judged(scores, expected=100.0, high=120.0, kind=Kind.SPIKE):
 
 def told(scores, values, **options):
     seconds = [HOUR * i for i in range(len(scores))]
-    return incidents(seconds, values, judged(scores, **options))
+    return anomalies(seconds, values, judged(scores, **options))
 
 
 def test_an_incident_has_start_peak_end_and_whole_nano_dollars_above():
@@ -35,7 +35,7 @@ def test_an_incident_has_start_peak_end_and_whole_nano_dollars_above():
     assert one.above_expected_nano == 30 + 200 + 150
     assert one.above_band_nano == 10 + 180 + 130
     assert all(isinstance(amount, int) for amount in (one.above_expected_nano, one.above_band_nano))
-    assert (one.kind, one.channel, one.score, one.new_normal) == ("spike", "cost", 9.0, False)
+    assert (one.kind, one.signal, one.score, one.new_normal) == ("spike", "cost", 9.0, False)
 
 
 def test_rows_within_a_day_are_one_incident_and_later_ones_another():
