@@ -4,23 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
 from django.utils import timezone
 
 from costapp.admin_audit import Audited
-from costapp.admin_scope import ProjectScoped
+from costapp.admin_price_import import import_view
+from costapp.admin_scope import ProjectScoped, is_own_page
 from costapp.core.money import format_nano
 from costapp.models import PriceList, RateSet, RepriceRun
 from costapp.services.audit import Action
 
 #: What may still change about a rate that is in the table.
 _MUTABLE = ("valid_to",)
-
-
-def _is_own_page(request: HttpRequest, name: str) -> bool:
-    match = request.resolver_match
-    return bool(match and match.url_name and match.url_name.startswith(f"costapp_{name}_"))
 
 
 @admin.register(PriceList)
@@ -37,6 +35,16 @@ class PriceListAdmin(Audited, ProjectScoped):
     @admin.display(description="rates in force", ordering="in_force")
     def rates_in_force(self, price_list: PriceList) -> int:
         return int(getattr(price_list, "in_force", 0))
+
+    def get_urls(self) -> list[Any]:
+        page = self.admin_site.admin_view(self.import_file)
+        return [path("import/", page, name="costapp_pricelist_import"), *super().get_urls()]
+
+    def import_file(self, request: HttpRequest) -> HttpResponse:
+        """From a CSV file, the difference first."""
+        if not (self.has_add_permission(request) and self.has_change_permission(request)):
+            raise PermissionDenied
+        return import_view(request, self.admin_site)
 
     def has_delete_permission(self, request: HttpRequest, obj: PriceList | None = None) -> bool:
         catalogue = obj is not None and obj.kind == PriceList.Kind.CATALOGUE
@@ -80,7 +88,7 @@ class RateSetAdmin(Audited, ProjectScoped):
 
     def has_delete_permission(self, request: HttpRequest, obj: RateSet | None = None) -> bool:
         """Only together with their project or list: charges point to rates."""
-        return super().has_delete_permission(request, obj) and not _is_own_page(request, "rateset")
+        return super().has_delete_permission(request, obj) and not is_own_page(request, "rateset")
 
 
 @admin.register(RepriceRun)

@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from costapp.admin_audit import Audited
-from costapp.admin_scope import ProjectScoped
+from costapp.admin_scope import ProjectScoped, is_own_page
 from costapp.models import Guardrail, IngestKey, Membership, Project
 from costapp.services.audit import Action
 
@@ -42,6 +42,28 @@ class ProjectAdmin(Audited, ProjectScoped):
         if not change:
             Membership.objects.create(project=obj, user_id=request.user.pk, role=Membership.Role.OWNER)
             Guardrail.give_first(obj)
+
+
+def is_last_owner(member: Membership | None) -> bool:
+    """Without an owner nobody could configure the project, and no owner could be made but by a superuser."""
+    if member is None or member.pk is None or member.role != Membership.Role.OWNER:
+        return False
+    owners = Membership.objects.filter(project_id=member.project_id, role=Membership.Role.OWNER)
+    return not owners.exclude(pk=member.pk).exists()
+
+
+class RoleForm(forms.ModelForm):
+    """Another role for a member."""
+
+    class Meta:
+        model = Membership
+        fields = ("role",)
+
+    def clean_role(self) -> str:
+        role = str(self.cleaned_data["role"])
+        if role != Membership.Role.OWNER and is_last_owner(Membership.objects.get(pk=self.instance.pk)):
+            raise ValidationError("This is the project's last owner. Make somebody else an owner first.")
+        return role
 
 
 class MembershipForm(forms.ModelForm):
@@ -75,10 +97,10 @@ class MembershipAdmin(Audited, ProjectScoped):
     list_filter = ("project", "role")
     list_select_related = ("user", "project")
     search_fields = ("user__username",)
+    search_help_text = "Searches account names."
 
     def get_form(self, request: HttpRequest, obj: Membership | None = None, **kwargs: Any) -> Any:
-        if obj is None:
-            kwargs["form"] = MembershipForm
+        kwargs["form"] = RoleForm if obj else MembershipForm
         return super().get_form(request, obj, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Membership | None = None) -> Any:
@@ -86,6 +108,19 @@ class MembershipAdmin(Audited, ProjectScoped):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> Any:
         return ("project", "user") if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Membership, form: Any, change: bool) -> None:
+        """Owners configure their projects in the admin, so they may enter it."""
+        super().save_model(request, obj, form, change)
+        if obj.role == Membership.Role.OWNER and not obj.user.is_staff:
+            obj.user.is_staff = True
+            obj.user.save(update_fields=["is_staff"])
+            self.message_user(request, f"{obj.user} may enter the admin from now on, as an owner.", messages.INFO)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Membership | None = None) -> bool:
+        """The last owner stays as long as the project does."""
+        allowed = super().has_delete_permission(request, obj)
+        return allowed and not (is_own_page(request, "membership") and is_last_owner(obj))
 
 
 @admin.register(IngestKey)

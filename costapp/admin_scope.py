@@ -30,10 +30,45 @@ class OneProjectForm(forms.ModelForm):
         return found
 
 
+def owns_a_project(request: HttpRequest) -> bool:
+    """Asked for every model on the index: once per request."""
+    if not hasattr(request, "owns_a_project"):
+        request.owns_a_project = bool(
+            request.user.is_active and request.user.is_staff and owned_projects(request).exists()
+        )
+    found: bool = request.owns_a_project
+    return found
+
+
+def is_own_page(request: HttpRequest, name: str) -> bool:
+    """Whether this is the admin of the model itself, not of something that would take it along."""
+    match = request.resolver_match
+    return bool(match and match.url_name and match.url_name.startswith(f"costapp_{name}_"))
+
+
 class ProjectScoped(admin.ModelAdmin):
-    """``project_path`` leads from the model to its project; "" = the model is the project."""
+    """``project_path`` leads from the model to its project; "" = the model is the project.
+
+    Owning a project is permission enough for what belongs to it: an owner who may enter the admin needs no further
+    right. What nobody may do there, the class of the model denies.
+    """
 
     project_path = "project"
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return super().has_module_permission(request) or owns_a_project(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_view_permission(request, obj) or owns_a_project(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return super().has_add_permission(request) or owns_a_project(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) or owns_a_project(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) or owns_a_project(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         found = super().get_queryset(request)
