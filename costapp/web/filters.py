@@ -158,7 +158,8 @@ class View(NamedTuple):
     gpu: bool = True  #: False: costs without the money of the project's own GPUs
 
     def scope(self, project_id: int, time_zone: str) -> Scope:
-        return Scope(project_id, time_zone, self.period.start, self.period.end, self.period.grain, self.filters, self.gpu)
+        period = self.period
+        return Scope(project_id, time_zone, period.start, period.end, period.grain, self.filters, self.gpu)
 
     def pairs(self, *, drop: tuple[str, ...] = (), **changes: str | None) -> list[tuple[str, str]]:
         """The address's query as pairs; ``changes`` replace a key (None removes it)."""

@@ -189,5 +189,3 @@ def _csv(visit: Visit, bars: list[gpu_charts.Bar]) -> HttpResponse:
         for bar in bars
     ]  # fmt: skip
     return csv_response(f"gpus-{visit.project.slug}", header, rows)
-
-
