@@ -8,7 +8,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "storage" / "schema_anomalies.
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('costapp', '0017_channel_audit'),
+        ('costapp', '0018_channel_words'),
     ]
 
     operations = [
