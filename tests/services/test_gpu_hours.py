@@ -15,7 +15,7 @@ from costapp.services.allocate_gpu_hours import _apply, allocate_all
 from costapp.services.drain import drain
 from costapp.services.reprice import reprice
 from costapp.services.verify_ledger import verify
-from costapp.storage import gpu_hours
+from costapp.storage import gpu_apply, gpu_hours
 from costapp.storage.gpu_samples import insert_engine_samples, insert_gaps, insert_samples
 from tests.pipeline import (
     DERIVED_TABLES,
@@ -178,8 +178,9 @@ def test_two_workers_that_finish_the_same_hour_wait_for_each_other(conn, project
     with open_connection() as second, open_connection() as watcher, ThreadPoolExecutor(1) as thread:
         with conn.transaction():
             gpu_hours.lock(conn, project.id)
-            gpu_hours.finish(conn, project.id, hour_at=AT, computed_at=computed_at)
-            other = thread.submit(_apply, second, project.id, gpu_hours.Unapplied(AT, computed_at))
+            hours = [gpu_hours.Unapplied(AT, computed_at, 1)]
+            gpu_apply.finish(conn, project.id, hours=hours)
+            other = thread.submit(_apply, second, project.id, hours)
             wait_until_blocked(watcher, second)
         other.result(60)
 
