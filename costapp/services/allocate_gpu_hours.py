@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Hours of one project that one bell works out at most, so that others get their turn.
 HOURS_PER_BELL = 24
-#: So many calls are brought into charges in one transaction.
-CALLS_AT_ONCE = 20_000
+#: So many charges are written in one transaction, if they are of several shards.
+CALLS_AT_ONCE = 200_000
 #: Traces so far back are looked at again when a mapping changes what counts as self-hosted.
 REMAP_DAYS = 7
 GAP = timedelta(seconds=MAX_GAP_SECONDS)
@@ -143,11 +143,10 @@ def _apply(conn: psycopg.Connection, project_id: int, hours: Sequence[Unapplied]
            ) -> None:  # fmt: skip
     """Bring the shares of hours into charges, in transactions of some shards each, so that none waits long for them."""
     ats = [hour.hour_at for hour in hours]
-    counts = gpu_apply.stage(conn, project_id, hours=ats, differing=set(differing) & set(ats))
-    for shards in _packed(counts):
+    staged = gpu_apply.stage(conn, project_id, hours=ats, differing=set(differing) & set(ats))
+    for shards in _packed(staged.shards):
         with conn.transaction():
-            gpu_hours.take_room(conn)
-            gpu_apply.apply(conn, project_id, hours=ats, shards=shards)
+            gpu_apply.apply(conn, project_id, days=staged.days, shards=shards)
     with conn.transaction():
         gpu_hours.lock(conn, project_id)
         gpu_hours.take_room(conn)

@@ -16,8 +16,8 @@ from costapp.storage.reports.sums import Sums, per
 HOUR = timedelta(hours=1)
 NANO = 10**9
 MAX_PRICE = Decimal(100_000)  #: dollars per million tokens that a reader may type
-#: Users are summed from the calls themselves, so for ranges up to this length only.
-USERS_UP_TO = timedelta(days=8)
+#: Users are summed from the calls themselves, so for ranges up to this length and number of calls only.
+USERS_UP_TO, USERS_UP_TO_CALLS = timedelta(days=8), 20_000
 
 
 def in_hours(scope: Scope) -> Scope:

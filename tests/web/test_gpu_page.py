@@ -171,7 +171,7 @@ def test_an_assumption_that_cannot_be_read_is_said_in_words(fleet: World, query:
 
 
 def test_users_are_listed_for_short_ranges_only(fleet: World) -> None:
-    assert "Users are listed for ranges of up to eight days." in page(fleet, "range=30d")
+    assert "Users are listed for ranges of up to eight days with at most 20,000 calls." in page(fleet, "range=30d")
     assert "u-1</a>" in page(fleet, "range=7d")
 
 
