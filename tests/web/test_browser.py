@@ -14,7 +14,8 @@ from django.db import connections
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from costapp.core.ids import span_id_text
-from costapp.models import IngestKey
+from costapp.models import Budget, IngestKey
+from costapp.services.evaluate_budgets import evaluate_due
 from tests.browser_setup import find
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +41,9 @@ def site(world) -> Iterator[Site]:
     """The company's pages behind a socket, and the session of a signed-in superuser of it."""
     world.member.is_staff = world.member.is_superuser = True
     world.member.save()
+    Budget.objects.create(project=world.project, name="Each feature", amount_nano=10**7, dimension="feature")
+    Budget.objects.create(project=world.project, name="All of it", amount_nano=10**12)
+    evaluate_due(world.conn)
     key, _ = IngestKey.issue(world.project, "a key that was used")
     IngestKey.objects.filter(pk=key.pk).update(last_used_at=key.created_at)  # its table is wider than a phone
     client = world.client()
@@ -57,6 +61,7 @@ def site(world) -> Iterator[Site]:
         "feature": "/p/acme/feature/?is=checkout&range=30d", "user": "/p/acme/user/?is=u-1&range=30d",
         "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
         "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
+        "budgets": "/p/acme/budgets/",
         "health": "/p/acme/health/?range=30d", "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
         "admin": "/admin/", "admin-keys": "/admin/costapp/ingestkey/add/",
     }  # fmt: skip
@@ -137,6 +142,7 @@ def test_every_page_is_clean_accessible_and_fits(browser, site, width, theme):
 def test_a_bar_of_the_chart_leads_to_the_calls_behind_it(tab, site):
     show(tab, site.url + site.pages["overview"])
     bar = tab.locator(".bars .point path").nth(26)  # of the dearest feature, three days ago
+    bar.scroll_into_view_if_needed()
     box = bar.bounding_box()
     tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tab.wait_for_url("**/calls/**")
