@@ -36,6 +36,8 @@ SCRIPTS = (
     Script("attribution", "traces to charges to sums", ("--traces", "5000")),
     Script("repricing", "booked charges priced anew", ("--traces", "3000")),
     Script("pages", "page times with a full database", ("--inferences", "100000")),
+    Script("rules", "alert rules: 1,000 rules x 1,000 features", ("--rules", "200", "--subjects", "500")),
+    Script("gpu_hours", "GPU hours split, closed and read", ("--calls", "200000", "--stored", "50000")),
     Script("guard", "how long an app waits for the guard", ("--seconds", "10")),
     Script(
         "message", "from the span that crosses a limit to the message received", ("--rates", "0", "--incidents", "8")

@@ -1,18 +1,36 @@
 """Guardrails in the admin. The list says each one as a sentence and how many are being warned or blocked now."""
 
+from typing import Any
+
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from costapp.admin_audit import Audited
 from costapp.admin_scope import OneProjectForm, ProjectScoped
 from costapp.models import Guardrail
+from costapp.storage import guardrails as store
+
+
+class ActingList(ChangeList):
+    """The list with how many each guardrail warns or blocks now, in one statement."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        found = list(self.result_list)
+        connection.ensure_connection()
+        acting = store.acting(connection.connection, sorted({guardrail.project_id for guardrail in found}))
+        for guardrail in found:
+            guardrail.acting = acting.get(guardrail.pk, 0)
+        self.result_list = found
 
 
 @admin.register(Guardrail)
 class GuardrailAdmin(Audited, ProjectScoped):
     form = OneProjectForm
-    list_display = ("name", "enabled", "sentence", "level", "project")
+    list_display = ("name", "enabled", "sentence", "now", "level", "project")
     list_filter = ("enabled", "per", "metric", "action", "project")
     list_select_related = ("project",)
     search_fields = ("name", "feature", "environment")
@@ -28,6 +46,15 @@ class GuardrailAdmin(Audited, ProjectScoped):
     @admin.display(description="what it does")
     def sentence(self, guardrail: Guardrail) -> str:
         return guardrail.sentence()
+
+    @admin.display(description="now")
+    def now(self, guardrail: Guardrail) -> str:
+        count = getattr(guardrail, "acting", 0)
+        does = "blocked" if guardrail.action == Guardrail.Action.BLOCK else "warned"
+        return f"{count} {guardrail.per}{'s' if count != 1 else ''} {does}" if count else "–"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ActingList
 
     @admin.action(description="Switch on", permissions=["change"])
     def switch_on(self, request: HttpRequest, chosen: QuerySet[Guardrail]) -> None:

@@ -31,6 +31,10 @@ class ScrapeTargetForm(forms.ModelForm):
         model = ScrapeTarget
         fields = ("project", "name", "enabled", "discovery", "address", "interval_s", "timeout_s", "auth", "username",
                   "labels")  # fmt: skip
+        widgets = {
+            "address": forms.TextInput(attrs={"class": "vLargeTextField"}),
+            "labels": forms.Textarea(attrs={"rows": 2, "class": "vLargeTextField"}),
+        }
 
     def clean(self) -> dict[str, Any] | None:
         found = super().clean()
@@ -59,7 +63,7 @@ class ScrapeTargetForm(forms.ModelForm):
 @admin.register(ScrapeTarget)
 class ScrapeTargetAdmin(Audited, ProjectScoped):
     form = ScrapeTargetForm
-    list_display = ("name", "enabled", "address", "state", "samples", "last_at", "detail", "project")
+    list_display = ("name", "enabled", "state", "detail", "last_at", "samples", "address", "project")
     list_filter = ("enabled", "discovery", "project")
     list_select_related = ("project",)
     search_fields = ("name", "address")

@@ -6,8 +6,8 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from costapp.core.alert_metrics import METRICS, WINDOWS, typed_amount
-from costapp.core.alert_rules import Condition, of_threshold, threshold_unit
+from costapp.core.alert_metrics import METRICS, WINDOWS
+from costapp.core.alert_rules import Condition, threshold_unit
 from costapp.models import AlertRule, Project
 from costapp.storage.reports.cells import Unanswerable
 from costapp.storage.reports.dimensions import DIMENSIONS
@@ -28,6 +28,15 @@ class RuleChecks(forms.ModelForm):
 
     class Meta:
         model = AlertRule
+        labels = {
+            "clear": "Over again at",
+            "minimum_requests": "At least so many requests",
+            "lasting_minutes": "Lasting for, minutes",
+            "calm_readings": "Calm windows in a row",
+            "remind_minutes": "Remind every, minutes",
+            "note": "What to do about it",
+        }
+        help_texts = {"note": "Part of every message.", "metric": "What is watched."}
         fields = (
             "name", "metric", "by", "window", "condition", "warning", "critical", "clear", "minimum_requests",
             "lasting_minutes", "calm_readings", "no_data", "remind_minutes", "channels", "note", "enabled",
@@ -130,18 +139,17 @@ class RuleForm(RuleChecks):
         return name
 
     @property
+    def has_fine_tuning(self) -> bool:
+        """Whether the folded part of the form holds anything that is not its default, or is wrong."""
+        defaults = {"lasting_minutes": "0", "calm_readings": "1", "no_data": "ok", "clear": "", "remind_minutes": ""}
+        changed = any(str(self[name].value() or "0") not in (usual, usual or "0") for name, usual in defaults.items())
+        filtered = any(where.value() for where, _ in self.filter_rows)
+        return changed or filtered or any(name in self.errors for name in defaults)
+
+    @property
     def unit_sign(self) -> str:
         """In what the thresholds of the chosen metric and condition are written."""
         metric, condition = self["metric"].value(), self["condition"].value()
         if metric not in METRICS or condition not in {each.value for each in Condition}:
             return ""
-        return threshold_unit(METRICS[metric], Condition(condition)).sign
-
-    @property
-    def usual_clear(self) -> str:
-        """Where the alert would be over, for the empty field."""
-        if not self.is_bound or self.errors:
-            return "usual"
-        machine, rule = self.instance.to_rule(), self.instance
-        clear = of_threshold(machine.clear, rule.the_condition)
-        return typed_amount(clear, threshold_unit(rule.the_metric, rule.the_condition))
+        return threshold_unit(METRICS[metric], Condition(condition)).sign.replace("× the usual spread", "usual spreads")

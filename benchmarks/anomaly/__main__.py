@@ -4,7 +4,7 @@
 
 Our figures are at the fixed thresholds of the code. The data took part in choosing those thresholds, so the honest
 estimate is the cross-validated line: threshold from one half of the series, scored on the other. `--baselines` computes
-the committed table of baselines anew (an hour on one core). What the data are: DATA.md.
+the cost baselines anew (minutes); those of NAB are published figures. What the data are: DATA.md.
 """
 
 import argparse

@@ -151,7 +151,8 @@ def amount_text(value: int | None, unit: Unit) -> str:
     if unit is USD:
         return format_usd(value)
     if unit is MINUTES and value >= 2 * 3600:
-        return f"{value // 3600} h {value % 3600 // 60} min"
+        hours, minutes = divmod(value // 60, 60)
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     number = Decimal(value) / unit.scale
     digits = 0 if abs(number) >= 100 or number == int(number) else 1 if abs(number) >= 10 else 2
     shown = f"{number:,.{digits}f}"

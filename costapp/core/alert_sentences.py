@@ -50,7 +50,7 @@ def rule_sentence(rule: Wording) -> str:
     """All that a rule does, in two or three sentences."""
     parts = [f"{_verb(rule)} when {_what(rule)} {_is(rule)}{_with(rule)}.", _end(rule), _NO_DATA[rule.no_data]]
     if rule.remind_every:
-        parts.append(f"While it lasts, a reminder every {span_text(rule.remind_every)}.")
+        parts.append(f"While it lasts, a reminder every {span_text(rule.remind_every).removeprefix('1 ')}.")
     return " ".join(part for part in parts if part)
 
 
@@ -84,7 +84,8 @@ def _with(rule: Wording) -> str:
 
 def _end(rule: Wording) -> str:
     way = "at or above" if rule.condition is Condition.BELOW else "at or below"
-    times = f" {rule.calm_readings} times in a row" if rule.calm_readings > 1 else ""
+    count = "twice" if rule.calm_readings == 2 else f"{rule.calm_readings} times"
+    times = f" {count} in a row" if rule.calm_readings > 1 else ""
     return f"It is over when it is {way} {rule.amount(rule.clear)}{times}."
 
 

@@ -41,7 +41,8 @@ def band_ends(end: datetime, window: Window, zone: str) -> list[datetime]:
     """Ends of the windows that say what is usual for the one ending at ``end``: the same hours of past weeks."""
     if window.grain == "day":
         return [_days_before(end, 7 * week, zone) for week in range(1, WEEKS_BACK + 1)]
-    return [_weeks_before(end, week, zone) + shift for week in range(1, WEEKS_BACK + 1) for shift in NEIGHBOURS]
+    past = [_weeks_before(end, week, zone) for week in range(1, WEEKS_BACK + 1)]
+    return [edge + shift for edge in past for shift in NEIGHBOURS]
 
 
 def _days_before(edge: datetime, days: int, zone: str) -> datetime:

@@ -5,9 +5,10 @@ remembered, go through the state machine. State, alerts and their messages chang
 project's lock: two workers, a crash or a repeated bell open an alert once.
 """
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -15,19 +16,20 @@ import psycopg
 from django.conf import settings
 
 from costapp.core.alert_metrics import grain_of
-from costapp.core.alert_rules import NoData, State, step
+from costapp.core.alert_rules import NoData, Reading, State, step
 from costapp.core.alert_windows import last_edge
 from costapp.core.alerts import Source
 from costapp.models import AlertRule, Project
 from costapp.services import alerts
-from costapp.services.rule_readings import Board, Reader
-from costapp.services.rule_telling import Telling
+from costapp.services.rule_readings import Board, Reader, why_unreadable
+from costapp.services.rule_telling import Telling, alert_key, remind_unseen
 from costapp.storage import rule_states as store
 from costapp.storage.connection import RETRYABLE, require_autocommit
 from costapp.storage.reports.rule_readings import SILENCE_KNOWN, Question, complete_until
 from costapp.storage.rule_states import Pulse, Status
 
 Connection = psycopg.Connection[Any]
+log = logging.getLogger(__name__)
 
 #: A window is judged this long after it ended: exporters batch for seconds.
 SETTLE = timedelta(seconds=60)
@@ -79,7 +81,8 @@ def evaluate_rules(conn: Connection, *, now: datetime | None = None, only: int |
     found = AlertRule.objects.filter(enabled=True).select_related("project").prefetch_related("channels")
     rules: dict[int, list[AlertRule]] = defaultdict(list)
     for rule in found.order_by("project_id", "id"):
-        rules[rule.project_id].append(rule)
+        if not why_unreadable(rule):
+            rules[rule.project_id].append(rule)
     total = Tally()
     for project_id in store.projects_with_rules(conn) if only is None else [only]:
         try:
@@ -88,6 +91,10 @@ def evaluate_rules(conn: Connection, *, now: datetime | None = None, only: int |
                     total += _evaluate_project(conn, project_id, rules.get(project_id, []), now)
         except RETRYABLE:
             continue  # the next bell finds the same windows
+        except psycopg.OperationalError:
+            raise
+        except Exception:  # of one project, whose page then says that its rules are not judged
+            log.exception("The alert rules of project %s cannot be judged.", project_id)
     return total
 
 
@@ -95,12 +102,12 @@ def _evaluate_project(conn: Connection, project_id: int, rules: list[AlertRule],
     began = time.perf_counter_ns()
     clock = _clock(conn, project_id, now)
     statuses = _forget_what_is_gone(conn, project_id, rules, clock.now)
-    due = list(_due(rules, statuses, clock))
+    due, waiting = _due(rules, statuses, clock)
     tally = Tally()
-    if due:
-        project = rules[0].project
-        for question, asked in _by_question(project, due):
-            tally += _evaluate_question(conn, question, project, asked, clock)
+    for question, asked in _by_question(due):
+        tally += _evaluate_question(conn, question, asked[0].rule.project, asked, clock)
+    if waiting:
+        _remind(conn, waiting, clock.now)
     took_us = (time.perf_counter_ns() - began) // 1000
     if tally.rules or not rules:
         store.write_pulse(conn, project_id, Pulse(clock.now, took_us, len(rules), tally.subjects, tally.beyond))
@@ -130,21 +137,43 @@ def _forget_what_is_gone(
     return {rule_id: status for rule_id, status in statuses.items() if rule_id not in gone}
 
 
-def _due(rules: Iterable[AlertRule], statuses: dict[int, Status], clock: Clock) -> Iterator[Due]:
-    """Rules with a window that was not judged yet, or with an alert that may want a reminder."""
+def _due(
+    rules: Iterable[AlertRule], statuses: dict[int, Status], clock: Clock
+) -> tuple[list[Due], list[tuple[AlertRule, Status]]]:
+    """Rules with a window that was not judged yet, and others with alerts that may want a reminder."""
+    due, waiting = [], []
     for rule in rules:
         status = statuses.get(rule.pk)
         end = clock.edge(rule, rule.project.time_zone)
         if status is None or end > status.evaluated_end:
-            yield Due(rule, end, status)
+            due.append(Due(rule, end, status))
         elif rule.remind_minutes and status.open_alerts:
-            yield Due(rule, status.evaluated_end, status)
+            waiting.append((rule, status))
+    return due, waiting
 
 
-def _by_question(project: Project, due: Iterable[Due]) -> list[tuple[Question, list[Due]]]:
+def _remind(conn: Connection, waiting: Sequence[tuple[AlertRule, Status]], now: datetime) -> None:
+    """Reminders between windows: nothing is read but what is remembered."""
+    project = waiting[0][0].project
+    remembered = store.states(conn, project.pk, {rule.pk: status.evaluated_end for rule, status in waiting})
+    changed: list[tuple[int, str, State]] = []
+    keys: list[str] = []
+    for rule, status in waiting:
+        machine = rule.to_rule()
+        for subject, state in remembered.get(rule.pk, {}).items():
+            new, transitions = step(state, Reading(status.evaluated_end, None), machine, now)
+            keys += [alert_key(rule, subject, told.opened_at, status.started_at) for told in transitions]
+            if transitions:
+                changed.append((rule.pk, subject, new))
+    if keys:
+        store.write_states(conn, project.pk, changed, [])
+        remind_unseen(conn, project.pk, keys, now)
+
+
+def _by_question(due: Iterable[Due]) -> list[tuple[Question, list[Due]]]:
     groups: dict[tuple[Question, datetime], list[Due]] = defaultdict(list)
     for one in due:
-        rule = one.rule
+        rule, project = one.rule, one.rule.project
         question = Question(
             project.pk, project.time_zone, rule.the_metric.family, rule.the_window, rule.by, rule.filter_pairs
         )

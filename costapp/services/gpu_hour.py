@@ -25,6 +25,7 @@ from costapp.storage.gpu_hours import DeviceRow, HourFacts, PlaceRow, PoolRow, R
 GAP_US = MAX_GAP_SECONDS * 1_000_000
 _SLICES = re.compile(r"(\d+)g\b")
 _OF_SEVEN = 7
+_SECOND = 1_000_000
 #: More memory than drivers and monitoring take.
 _LOADED_MIB = 1024
 Ints = NDArray[np.int64]
@@ -413,8 +414,10 @@ def _node_row(gpu: _Gpu, hour: allocation.DeviceHour | None) -> list[int]:
     total_us = read.memory_us if gpu.row.memory_total_mib else 0
     is_device = bool(us.total) and gpu.row.ref > 0
     return [
-        int(is_device), nano.total, *nano, us.total, *us, hour.unrated_us if hour else 0, read.util_bp_us, read.util_us,
-        read.memory_mib_us, (gpu.row.memory_total_mib or 0) * total_us, read.memory_us, read.energy_mj, read.energy_us,
+        int(is_device), nano.total, *nano, us.total, *us, hour.unrated_us if hour else 0,
+        read.util_bp_us // _SECOND, read.util_us // _SECOND, read.memory_mib_us // _SECOND,
+        (gpu.row.memory_total_mib or 0) * total_us // _SECOND, read.memory_us // _SECOND, read.energy_mj,
+        read.energy_us,
     ]  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """When a rule would have told somebody: past cells through the same state machine, without writing anything.
 
 Windows of an hour or longer are replayed hour by hour over 30 days, windows of days day by day over 90 days, shorter
-ones in their own steps over 7 days. The cells are read once, by one statement, and slid over here.
+ones in their own steps over 7 days, and what only single calls tell over 7 days. The cells are read once, by one
+statement, and slid over here.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import accumulate
 from operator import add, sub
@@ -16,9 +17,11 @@ import psycopg
 from costapp.core.alert_bands import band_of
 from costapp.core.alert_metrics import WINDOWS, Family, Window, grain_of
 from costapp.core.alert_rules import Kind, Reading, Rule, Severity, State, badness, of_threshold, step
-from costapp.core.alert_windows import STEPS, band_ends, last_edge, next_edge, start_of
+from costapp.core.alert_windows import STEPS, last_edge, next_edge, start_of
 from costapp.models import AlertRule, Project
+from costapp.services.rule_readings import compared_ends
 from costapp.storage.reports.rule_readings import VALUES, Figures, Question, read
+from costapp.storage.reports.state import first_day
 from costapp.storage.reports.sums import Sums
 
 Connection = psycopg.Connection[Any]
@@ -26,6 +29,7 @@ Connection = psycopg.Connection[Any]
 DAYS = {"5m": 7, "hour": 30, "day": 90}
 STEP_WORDS = {"5m": "every 5 minutes", "hour": "hour by hour", "day": "day by day"}
 MOST_SUBJECTS = 20
+MOST_WITH_HISTOGRAMS = 8
 BAND_REACH = timedelta(weeks=4, hours=2)
 
 
@@ -54,32 +58,42 @@ class Preview(NamedTuple):
 
 def preview(conn: Connection, project: Project, rule: AlertRule, now: datetime) -> Preview:
     """``rule`` need not be saved, but valid."""
-    grain = _grain(rule)
-    zone = project.time_zone
-    ends = _ends(last_edge(now, grain, zone), grain, zone)
+    grain, zone, days = _grain(rule), project.time_zone, _days(rule)
+    ends = _ends(last_edge(now, grain, zone), days, grain, zone)
     question, width = _question(project, rule, grain)
     cells = _cells_before(ends[0], rule, grain, zone) + ends
-    answer = read(conn, question, cells, limit=MOST_SUBJECTS)
+    answer = read(conn, question, cells, limit=_most_subjects(rule))
     machine = _in_steps(rule, grain)
+    compared = _compared(conn, question, rule, ends)
     subjects = sorted({name for found in answer.figures.values() for name in found}) or [""]
     firings: list[Firing] = []
     lines: dict[str, list[Point]] = {}
     for subject in subjects:
         line = [answer.figures.get(end, {}).get(subject) for end in cells]
-        readings = _readings(rule, machine, cells, line, width, zone)
-        lines[subject], fired = _replay(machine, subject, readings, since=ends[0])
+        readings = _readings(rule, machine, cells, line, width, compared)
+        lines[subject], fired = _replay(machine, subject, readings)
         firings += fired
     shown = _most_interesting(lines, firings, machine)
     firings.sort(key=lambda firing: firing.opened_at)
-    return Preview(firings, lines, answer.subjects, DAYS[grain], STEP_WORDS[grain], shown)
+    return Preview(firings, lines, answer.subjects, days, STEP_WORDS[grain], shown)
 
 
 def _grain(rule: AlertRule) -> str:
     """The step of the replay: cells of an hour serve every window of whole hours."""
-    if rule.the_metric.family in (Family.SILENCE, Family.CALLS):
+    if rule.the_metric.family is Family.SILENCE:
         return "5m"
     window = rule.the_window
     return "hour" if window.grain == "5m" and window.length >= timedelta(hours=1) else window.grain
+
+
+def _most_subjects(rule: AlertRule) -> int:
+    return MOST_WITH_HISTOGRAMS if rule.the_metric.family is Family.LATENCY else MOST_SUBJECTS
+
+
+def _days(rule: AlertRule) -> int:
+    reads_calls = rule.the_metric.family is Family.CALLS or not all(_in_rollup(key) for key in (rule.by, *rule.filters))
+    days = DAYS[_grain(rule)]
+    return min(days, DAYS["5m"]) if reads_calls and rule.the_window.grain != "day" else days
 
 
 def _question(project: Project, rule: AlertRule, grain: str) -> tuple[Question, int]:
@@ -98,8 +112,8 @@ def _in_rollup(key: str) -> bool:
     return key not in ("user", "session")
 
 
-def _ends(last: datetime, grain: str, zone: str) -> list[datetime]:
-    first = last_edge(last - timedelta(days=DAYS[grain]), grain, zone)
+def _ends(last: datetime, days: int, grain: str, zone: str) -> list[datetime]:
+    first = last_edge(last - timedelta(days=days), grain, zone)
     return list(_edges(first, last, grain, zone))
 
 
@@ -134,25 +148,42 @@ def _in_steps(rule: AlertRule, grain: str) -> Rule:
     return machine._replace(calm_readings=max(1, -(-machine.calm_readings // steps)))
 
 
+def _compared(
+    conn: Connection, question: Question, rule: AlertRule, ends: Sequence[datetime]
+) -> dict[datetime, list[datetime]]:
+    """End of each window -> ends of those it is compared with, as in an evaluation."""
+    asked = question._replace(window=rule.the_window)
+    since = first_day(conn, question.project_id) if rule.the_condition.compares_periods else None
+    return {end: compared_ends(asked, rule.the_condition, end, since) for end in ends}
+
+
 def _readings(
-    rule: AlertRule, machine: Rule, cells: Sequence[datetime], line: Sequence[Figures | None], width: int, zone: str
+    rule: AlertRule,
+    machine: Rule,
+    cells: Sequence[datetime],
+    line: Sequence[Figures | None],
+    width: int,
+    compared: Mapping[datetime, list[datetime]],
 ) -> list[Reading]:
     """One reading per window, from the first call of the subject on."""
     first = next((place for place, found in enumerate(line) if found and found.requests), len(line))
     if width == 0:
-        return list(_silences(cells, line, first))
+        return [reading for reading in _silences(cells, line, first) if reading.end in compared]
     value = VALUES[rule.metric]
-    figures = list(_slide(line, width))
-    values = {cells[place]: value(found) for place, found in enumerate(figures) if place >= first}
+    known: dict[datetime, int | None] = {}
     readings = []
-    for place in range(first if rule.by else 0, len(cells)):
-        end = cells[place]
-        reading = Reading(end, value(figures[place]), figures[place].requests)
+    for place, (end, found) in enumerate(zip(cells, _slide(line, width), strict=True)):
+        if place < first and rule.by:
+            continue
+        known[end] = value(found)
+        if end not in compared:
+            continue
+        reading = Reading(end, known[end], found.requests)
+        past = [each for asked in compared[end] if (each := known.get(asked)) is not None]
         if machine.condition.compares_periods:
-            reading = reading._replace(before=values.get(start_of(end, rule.the_window, zone)))
+            reading = reading._replace(before=past[0] if past else None)
         elif machine.condition.needs_band:
-            past = [values.get(each) for each in band_ends(end, rule.the_window, zone)]
-            reading = reading._replace(band=band_of([each for each in past if each is not None]))
+            reading = reading._replace(band=band_of(past))
         readings.append(reading)
     return readings
 
@@ -166,20 +197,26 @@ def _silences(cells: Sequence[datetime], line: Sequence[Figures | None], first: 
 
 
 def _slide(line: Sequence[Figures | None], width: int) -> Iterator[Figures]:
-    """Figures of each window of ``width`` cells, by adding the newest cell and taking the oldest away."""
+    """Figures of each window of ``width`` cells, by adding the newest cell and taking the oldest away.
+
+    The slots of a yielded value are those of the moment: read them before the next one.
+    """
     sample = next((found for found in line if found), Figures())
+    unknown = [place for place, number in enumerate(sample.sums) if number is None]
     none = (0,) * len(_flat(sample))
-    flat = [_flat(found) if found else none for found in line]
-    sums = list(accumulate(flat, lambda a, b: tuple(map(add, a, b)), initial=none))
+    sums = list(
+        accumulate(
+            (_flat(found) if found else none for found in line), lambda a, b: tuple(map(add, a, b)), initial=none
+        )
+    )
     slots: Counter[int] = Counter()
-    for place in range(len(line)):
-        first = max(0, place + 1 - width)
-        window = tuple(map(sub, sums[place + 1], sums[first]))
+    for place, newest in enumerate(line):
+        numbers = map(sub, sums[place + 1], sums[max(0, place + 1 - width)])
         if sample.slots is not None:
-            slots.update((line[place] or Figures()).slots or {})
-            if place >= width:
-                slots.subtract((line[place - width] or Figures()).slots or {})
-        yield _unflat(sample, window, slots)
+            slots.update(newest.slots if newest and newest.slots else {})
+            oldest = line[place - width] if place >= width else None
+            slots.subtract(oldest.slots if oldest and oldest.slots else {})
+        yield _unflat(sample, list(numbers), unknown, slots)
 
 
 def _flat(found: Figures) -> tuple[int, ...]:
@@ -187,26 +224,25 @@ def _flat(found: Figures) -> tuple[int, ...]:
     return tuple(number or 0 for number in numbers)
 
 
-def _unflat(sample: Figures, numbers: tuple[int, ...], slots: Counter[int]) -> Figures:
+def _unflat(sample: Figures, numbers: list[int], unknown: list[int], slots: Counter[int]) -> Figures:
     """What the sample does not know stays unknown."""
-    requests, unattributed, fallbacks, sessions, *sums = numbers
+    requests, unattributed, fallbacks, sessions = numbers[:4]
+    sums = Sums._make(numbers[4:])
+    if unknown:
+        sums = Sums._make(None if place in unknown else number for place, number in enumerate(sums))
     return Figures(
         requests,
-        Sums._make(None if known is None else number for known, number in zip(sample.sums, sums, strict=True)),
+        sums,
         None if sample.unattributed is None else unattributed,
         None if sample.fallbacks is None else fallbacks,
         None if sample.sessions is None else sessions,
-        {slot: count for slot, count in slots.items() if count} if sample.slots is not None else None,
+        slots if sample.slots is not None else None,
     )
 
 
-def _replay(
-    machine: Rule, subject: str, readings: Sequence[Reading], *, since: datetime
-) -> tuple[list[Point], list[Firing]]:
+def _replay(machine: Rule, subject: str, readings: Sequence[Reading]) -> tuple[list[Point], list[Firing]]:
     state, points, firings = State(), [], list[Firing]()
     for reading in readings:
-        if reading.end < since:
-            continue
         bad = badness(reading, machine)
         points.append(Point(reading.end, None if bad is None else of_threshold(bad, machine.condition)))
         state, transitions = step(state, reading, machine, reading.end)

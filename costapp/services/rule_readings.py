@@ -10,9 +10,11 @@ import psycopg
 from costapp.core.alert_bands import band_of
 from costapp.core.alert_metrics import METRICS
 from costapp.core.alert_rules import Condition, NoData, Reading, Rule, badness
-from costapp.core.alert_windows import band_ends, previous_end
+from costapp.core.alert_windows import band_ends, previous_end, start_of
 from costapp.models import AlertRule
-from costapp.storage.reports.rule_readings import VALUES, Answer, Figures, Question, read
+from costapp.storage.reports.cells import Unanswerable
+from costapp.storage.reports.rule_readings import VALUES, Answer, Figures, Question, read, require_readable
+from costapp.storage.reports.state import first_day
 
 Connection = psycopg.Connection[Any]
 
@@ -46,8 +48,10 @@ class Board(NamedTuple):
 class Reader:
     """The answer to one question for windows that end at ``end``."""
 
-    def __init__(self, question: Question, end: datetime, answer: Answer, beyond: int) -> None:
-        self.question, self.end, self.answer, self.beyond = question, end, answer, beyond
+    def __init__(
+        self, question: Question, end: datetime, answer: Answer, beyond: int, first_at: datetime | None
+    ) -> None:
+        self.question, self.end, self.answer, self.beyond, self.first_at = question, end, answer, beyond, first_at
         self._readings: dict[tuple[str, str], dict[str, Reading]] = {}
         self._boards: dict[tuple[str, Condition, int, bool], Board] = {}
 
@@ -63,11 +67,11 @@ class Reader:
         keep: Sequence[str] = (),
     ) -> "Reader":
         """One statement for this window and, where a rule compares, for the windows it is compared with."""
-        ends = {end}
+        ends, first_at = {end}, first_day(conn, question.project_id)
         for condition in {rule.the_condition for rule in rules}:
-            ends.update(compared_ends(question, condition, end))
+            ends.update(compared_ends(question, condition, end, first_at))
         answer = read(conn, question, sorted(ends), limit=limit, keep=keep)
-        return cls(question, end, answer, max(0, answer.subjects - limit))
+        return cls(question, end, answer, max(0, answer.subjects - limit), first_at)
 
     def board(self, rule: AlertRule) -> Board:
         machine = rule.to_rule()
@@ -83,7 +87,9 @@ class Reader:
     def readings(self, metric: str, condition: Condition) -> dict[str, Reading]:
         mode = "change" if condition.compares_periods else "band" if condition.needs_band else "plain"
         if (metric, mode) not in self._readings:
-            self._readings[metric, mode] = self._made(metric, mode, compared_ends(self.question, condition, self.end))
+            self._readings[metric, mode] = self._made(
+                metric, mode, compared_ends(self.question, condition, self.end, self.first_at)
+            )
         return self._readings[metric, mode]
 
     def _made(self, metric: str, mode: str, ends: Sequence[datetime]) -> dict[str, Reading]:
@@ -107,8 +113,21 @@ class Reader:
         return readings
 
 
-def compared_ends(question: Question, condition: Condition, end: datetime) -> list[datetime]:
-    """Ends of the windows that a condition compares with."""
+def why_unreadable(rule: AlertRule) -> str:
+    """Why no table and no index answers a rule, as a sentence; "" where they do. Forms refuse such rules."""
+    try:
+        require_readable(rule.the_metric, rule.the_window, rule.by, [key for key, _ in rule.filter_pairs])
+    except Unanswerable as problem:
+        return str(problem)
+    except KeyError as name:
+        return f"{name} is not known to this version of Costapp."
+    return ""
+
+
+def compared_ends(question: Question, condition: Condition, end: datetime, first_at: datetime | None) -> list[datetime]:
+    """Ends of the windows that a condition compares with. A period that began before the first call is none."""
     if condition.compares_periods:
-        return [previous_end(end, question.window, question.time_zone)]
+        before = previous_end(end, question.window, question.time_zone)
+        began = start_of(before, question.window, question.time_zone)
+        return [before] if first_at is not None and first_at <= began else []
     return band_ends(end, question.window, question.time_zone) if condition.needs_band else []

@@ -70,21 +70,10 @@ class Telling:
         if self.changes:
             alerts.change_levels(self.conn, self.changes, now)
         if self.reminders:
-            alerts.remind(self.conn, self.project.pk, self._still_unseen(now), now)
+            remind_unseen(self.conn, self.project.pk, self.reminders, now)
         if self.over:
             alerts.resolve(self.conn, self.project.pk, list(self.over), self.over, now)
         self._clear()
-
-    def _still_unseen(self, now: datetime) -> list[str]:
-        """Reminders go to people who have not acknowledged or snoozed."""
-        found = {one.key: one for one in alerts.open_of(self.conn, Source.RULE, [self.project.pk])}
-        return [
-            key
-            for key in self.reminders
-            if (one := found.get(bounded_key(key)))
-            and not one.acknowledged_at
-            and not (one.snoozed_until and one.snoozed_until > now)
-        ]
 
     def _finding(self, key: str, subject: str, name: str, reading: Reading, severity: Severity) -> Finding:
         question, end = self.reader.question, self.reader.end
@@ -129,6 +118,18 @@ class Telling:
         share = 100 * top[0].cost_nano // whole if whole else 0
         value = top[0].value or DIMENSIONS[by].empty
         return f"{share}% of its cost, {amount_text(top[0].cost_nano, USD)}, is {LABELS[by]} {value}."
+
+
+def remind_unseen(conn: Connection, project_id: int, keys: Sequence[str], now: datetime) -> None:
+    """Tell again, but not of what somebody has acknowledged or snoozed."""
+    found = {one.key: one for one in alerts.open_of(conn, Source.RULE, [project_id])}
+    unseen = [
+        key
+        for key in keys
+        if (one := found.get(bounded_key(key))) and not one.acknowledged_at and (one.snoozed_until or now) <= now
+    ]
+    if unseen:
+        alerts.remind(conn, project_id, unseen, now)
 
 
 def alert_key(rule: AlertRule, subject: str, opened_at: datetime, started_at: datetime) -> str:

@@ -282,7 +282,7 @@ class State(NamedTuple):
 NODE_COLUMNS = (
     "pool_id", "node", "gpu_model", "gpus", "cost_nano", "attributed_nano", "busy_nano", "held_nano", "free_nano",
     "unobserved_nano", "gpu_us", "attributed_us", "busy_us", "held_us", "free_us", "unobserved_us", "unrated_us",
-    "util_bp_us", "util_us", "memory_mib_us", "memory_total_mib_us", "memory_us", "energy_mj", "energy_us",
+    "util_bp_s", "util_s", "memory_mib_s", "memory_total_mib_s", "memory_s", "energy_mj", "energy_us",
 )  # fmt: skip
 MODEL_COLUMNS = (
     "pool_id", "model", "cost_nano", "attributed_nano", "prefill_nano", "busy_nano", "held_nano", "free_nano",
@@ -333,52 +333,62 @@ def write(
 
 # -- shares into charges -------------------------------------------------------------------------------------------
 
-_APPLY = """
-with own as materialized (
-    select day, trace_id, span_id from gpu_call
-    where project_id = %(project_id)s and hour_at = %(hour)s and day between %(first)s::date - 1 and %(first)s::date + 1
-      and get_byte(uuid_send(trace_id), 15) %% %(shards)s = %(shard)s
-), booked as materialized (
+# In steps with statistics: of a chain of sub-queries the planner expects one row, and may join them row by row.
+_STAGING = """
+create temp table if not exists gpu_own (day date, trace_id uuid, span_id bigint);
+create temp table if not exists gpu_changed (
+    day date, trace_id uuid, span_id bigint, gpu_nano bigint, is_estimate boolean, start_at timestamptz,
+    old_nano bigint, feature text, session_id text, user_id text);
+truncate gpu_own, gpu_changed"""
+_NEAR_DAYS = "day between %(first)s::date - 1 and %(first)s::date + 1"
+_APPLY = (
+    f"""
+insert into gpu_own select day, trace_id, span_id from gpu_call
+where project_id = %(project_id)s and hour_at = %(hour)s and {_NEAR_DAYS}
+  and get_byte(uuid_send(trace_id), 15) %% %(shards)s = %(shard)s""",
+    "analyze gpu_own",
+    f"""
+insert into gpu_changed
+select booked.*, charge.start_at, charge.cost_nano, charge.feature, charge.session_id, charge.user_id
+from (
     select own.day, own.trace_id, own.span_id, sum(share.gpu_nano)::bigint as gpu_nano,
            coalesce(bool_or(share.is_estimate), false) as is_estimate
-    from own left join gpu_share share on share.project_id = %(project_id)s and share.day = own.day
-        and share.day between %(first)s::date - 1 and %(first)s::date + 1
-        and share.trace_id = own.trace_id and share.span_id = own.span_id
+    from gpu_own own left join gpu_share share on share.project_id = %(project_id)s and share.day = own.day
+        and share.{_NEAR_DAYS} and share.trace_id = own.trace_id and share.span_id = own.span_id
     group by 1, 2, 3
-), changed as materialized (
-    select booked.*, charge.start_at, charge.cost_nano as old_nano, charge.feature, charge.session_id, charge.user_id
-    from booked join charge on charge.project_id = %(project_id)s and charge.day = booked.day
-        and charge.day between %(first)s::date - 1 and %(first)s::date + 1
-        and charge.trace_id = booked.trace_id and charge.span_id = booked.span_id
-    where booked.gpu_nano is distinct from charge.gpu_nano
-       or (booked.gpu_nano is not null and charge.cost_status <> case when booked.is_estimate then 2 else 5 end)
-), written as (
-    update charge set gpu_nano = changed.gpu_nano, cost_nano = changed.gpu_nano, rate_id = null, input_nano = 0,
-        output_nano = 0, cache_read_nano = null, cache_write_nano = null, other_nano = null, possible_nano = null,
-        avoided_nano = null, cost_status = case when changed.is_estimate then 2 else 5 end, flags = charge.flags & ~512
-    from changed
-    where changed.gpu_nano is not null and charge.project_id = %(project_id)s and charge.day = changed.day
-        and charge.day between %(first)s::date - 1 and %(first)s::date + 1
-        and charge.trace_id = changed.trace_id and charge.span_id = changed.span_id
-), cells as (
-    insert into dirty_cell (project_id, bucket_at)
-    select distinct %(project_id)s::int, date_bin('5 minutes', start_at, 'epoch') from changed
-    where gpu_nano is not null
-), actors as (
-    insert into dirty_actor (project_id, quarter_at, session_id, user_id)
-    select distinct %(project_id)s::int, date_bin('15 minutes', start_at, 'epoch'), session_id, user_id from changed
-    where gpu_nano is not null
-), revisions as (
-    insert into charge_revision (project_id, day, trace_id, span_id, reason, old_cost_nano, new_cost_nano,
-                                 old_feature, new_feature)
-    select %(project_id)s, day, trace_id, span_id, 'GPU hour worked out again', old_nano, gpu_nano, feature, feature
-    from changed where gpu_nano is not null and old_nano is not null and old_nano <> gpu_nano
-), unshared as (
-    insert into dirty_trace (project_id, day, shard, trace_id, reason)
-    select distinct %(project_id)s::int, day, %(shard)s::smallint, trace_id, 'no share of a GPU hour any more'
-    from changed where gpu_nano is null
+) booked
+join charge on charge.project_id = %(project_id)s and charge.day = booked.day and charge.{_NEAR_DAYS}
+    and charge.trace_id = booked.trace_id and charge.span_id = booked.span_id
+where booked.gpu_nano is distinct from charge.gpu_nano
+   or (booked.gpu_nano is not null and charge.cost_status <> case when booked.is_estimate then 2 else 5 end)""",
 )
-select count(*) from changed"""
+_WRITE_CHANGED = (
+    "analyze gpu_changed",
+    f"""
+update charge set gpu_nano = changed.gpu_nano, cost_nano = changed.gpu_nano, rate_id = null, input_nano = 0,
+    output_nano = 0, cache_read_nano = null, cache_write_nano = null, other_nano = null, possible_nano = null,
+    avoided_nano = null, cost_status = case when changed.is_estimate then 2 else 5 end, flags = charge.flags & ~512
+from gpu_changed changed
+where changed.gpu_nano is not null and charge.project_id = %(project_id)s and charge.day = changed.day
+    and charge.{_NEAR_DAYS} and charge.trace_id = changed.trace_id and charge.span_id = changed.span_id""",
+    """
+insert into dirty_cell (project_id, bucket_at)
+select distinct %(project_id)s::int, date_bin('5 minutes', start_at, 'epoch') from gpu_changed
+where gpu_nano is not null""",
+    """
+insert into dirty_actor (project_id, quarter_at, session_id, user_id)
+select distinct %(project_id)s::int, date_bin('15 minutes', start_at, 'epoch'), session_id, user_id from gpu_changed
+where gpu_nano is not null""",
+    """
+insert into charge_revision (project_id, day, trace_id, span_id, reason, old_cost_nano, new_cost_nano,
+                             old_feature, new_feature)
+select %(project_id)s, day, trace_id, span_id, 'GPU hour worked out again', old_nano, gpu_nano, feature, feature
+from gpu_changed where gpu_nano is not null and old_nano is not null and old_nano <> gpu_nano""",
+    """
+insert into dirty_trace (project_id, day, shard, trace_id, reason)
+select distinct %(project_id)s::int, day, %(shard)s::smallint, trace_id, 'no share of a GPU hour any more'
+from gpu_changed where gpu_nano is null""",
+)
 
 
 def apply_shard(conn: Connection, project_id: int, *, hour_at: datetime, shard: int) -> int:
@@ -387,12 +397,17 @@ def apply_shard(conn: Connection, project_id: int, *, hour_at: datetime, shard: 
     A call that has no share any more is resolved again, from its spans.
     """
     lock_shard(conn, shard)
-    conn.execute("set local enable_mergejoin = off")
+    conn.execute(_STAGING)
     values = {
         "project_id": project_id, "hour": hour_at, "first": hour_at.date(), "shard": shard, "shards": SHARDS,
     }  # fmt: skip
-    row = conn.execute(_APPLY, values).fetchone()
-    return int(row[0]) if row else 0
+    changed = 0
+    for statement in _APPLY:
+        changed = conn.execute(statement.encode(), values).rowcount
+    if changed:
+        for statement in _WRITE_CHANGED:
+            conn.execute(statement.encode(), values)
+    return changed
 
 
 _USE = """

@@ -37,11 +37,15 @@ def mark(conn: Connection, project_id: int, *, subjects: Mapping[Per, Iterable[s
             conn.execute(_MARK, (project_id, per, named))
 
 
-_WAITING = """
+RULE_LIMIT = "(case rule.metric when 'cost' then rule.limit_value * 1000000000 else rule.limit_value end)::bigint"
+# Switched off, gone, or with a limit that was raised beyond what was reached: its incidents end at once.
+_STILL_CROSSED = f"""exists (
+    select 1 from costapp_guardrail rule
+    where rule.id = state.guardrail_id and rule.enabled and state.value >= {RULE_LIMIT})"""
+_WAITING = f"""
 select project_id from guard_mark
 union select project_id from guard_state where is_open and until <= %(now)s
-union select project_id from guard_state state where is_open and not exists (
-    select 1 from costapp_guardrail rule where rule.id = state.guardrail_id and rule.enabled)
+union select project_id from guard_state state where is_open and not {_STILL_CROSSED}
 """
 _CLAIM = """
 with past as (select id from guard_mark where project_id = %(project_id)s order by id offset %(limit)s limit 1),
@@ -54,7 +58,7 @@ select distinct per, subject from taken order by per, subject
 
 
 def waiting_projects(conn: Connection, now: datetime) -> list[int]:
-    """Projects with marks, or with an incident that has held long enough or whose guardrail is switched off."""
+    """Projects with marks, or with an incident that has held long enough or that its guardrail no longer sees."""
     return sorted(project_id for (project_id,) in conn.execute(_WAITING, {"now": now}))
 
 
@@ -72,6 +76,14 @@ def claim(conn: Connection, project_id: int, *, limit: int) -> dict[Per, list[st
     return found
 
 
+_ACTING = "select guardrail_id, count(*)::int from guard_state where project_id = any(%s) and is_open group by 1"
+
+
+def acting(conn: Connection, project_ids: Sequence[int]) -> dict[int, int]:
+    """How many sessions, traces or users each guardrail warns or blocks now."""
+    return dict(conn.execute(_ACTING, (list(project_ids),)).fetchall())
+
+
 # -- guardrails as configured --------------------------------------------------------------------------------------
 
 
@@ -86,9 +98,8 @@ class Rule(NamedTuple):
 
 
 #: What ``guardrail_of`` reads, of a costapp_guardrail called rule.
-RULE_COLUMNS = """
-    rule.id, rule.project_id, rule.name, rule.per, rule.metric,
-    (case rule.metric when 'cost' then rule.limit_value * 1000000000 else rule.limit_value end)::bigint,
+RULE_COLUMNS = f"""
+    rule.id, rule.project_id, rule.name, rule.per, rule.metric, {RULE_LIMIT},
     rule.minutes, coalesce(rule.hold_minutes, rule.minutes), rule.action, rule.feature, rule.environment
 """
 _RULES = f"""
@@ -123,9 +134,15 @@ _TOKENS = (
     " + coalesce(audio_out_tokens, 0) + coalesce(image_in_tokens, 0) + coalesce(image_out_tokens, 0))"
 )
 _VALUES = {Metric.COST: "coalesce(cost_nano, 0)", Metric.CALLS: "1::bigint", Metric.TOKENS: _TOKENS}
+# A session or trace is a few calls, found by its index. A user may be a whole service: its calls of the day are too
+# many to look at, those of everybody in the last minutes are not, and the index on cells finds them.
 _SUBJECTS = {
     Per.SESSION: ("session_id", "session_id = any(%(subjects)s) and session_id <> ''"),
-    Per.USER: ("user_id", "user_id = any(%(subjects)s) and user_id <> ''"),
+    Per.USER: (
+        "user_id",
+        "user_id = any(%(subjects)s) and user_id <> '' and date_bin('5 minutes', start_at, 'epoch')"
+        " between date_bin('5 minutes', %(from_at)s::timestamptz, 'epoch') and %(to_at)s",
+    ),
     Per.TRACE: ("encode(uuid_send(trace_id), 'hex')", "trace_id = any(%(subjects)s)"),
 }
 _CALLS = """
@@ -263,8 +280,8 @@ class Ended(NamedTuple):
 
 
 _CLOSE = f"""
-update guard_state set is_open = false
-where project_id = %(project_id)s and is_open and (until <= %(now)s or guardrail_id <> all(%(watched)s))
+update guard_state state set is_open = false
+where project_id = %(project_id)s and is_open and (until <= %(now)s or not {_STILL_CROSSED})
 returning guardrail_id, alert_key, guardrail_id = any(%(watched)s), {_COLUMNS}
 """
 _FORGET = "delete from guard_state where project_id = %s and not is_open and until < %s"

@@ -80,11 +80,11 @@ create table gpu_hour (
     free_us         bigint not null,
     unobserved_us   bigint not null,
     unrated_us      bigint not null,         -- time without a rate
-    util_bp_us      bigint not null,         -- utilisation x time; divide by util_us
-    util_us         bigint not null,
-    memory_mib_us   bigint not null,        -- memory used x time; divide by memory_us
-    memory_total_mib_us bigint not null,
-    memory_us       bigint not null,
+    util_bp_s      bigint not null,         -- utilisation x seconds; divide by util_s
+    util_s         bigint not null,
+    memory_mib_s   bigint not null,        -- memory used x seconds; divide by memory_s
+    memory_total_mib_s bigint not null,
+    memory_s       bigint not null,
     energy_mj       bigint not null,
     energy_us       bigint not null,         -- time whose energy is known
     project_id      int not null,

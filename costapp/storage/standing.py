@@ -8,7 +8,7 @@ import psycopg
 
 from costapp.core.budgets import Basis
 from costapp.core.guardrails import Action, Allowance, Decision, Standing, Stop, budget_says
-from costapp.storage.guardrails import RULE_COLUMNS, guardrail_of
+from costapp.storage.guardrails import RULE_COLUMNS, RULE_LIMIT, guardrail_of
 
 Connection = psycopg.Connection[Any]
 
@@ -20,7 +20,7 @@ _PROJECT = "select guard_fails_closed from costapp_project where id = %s"
 _STOPS = f"""
 select state.subject, state.value, state.until, {RULE_COLUMNS}
 from guard_state state join costapp_guardrail rule on rule.id = state.guardrail_id and rule.enabled
-where state.project_id = %(project_id)s and state.is_open and state.until > %(now)s
+where state.project_id = %(project_id)s and state.is_open and state.until > %(now)s and state.value >= {RULE_LIMIT}
 order by state.until desc limit %(most)s
 """
 

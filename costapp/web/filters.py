@@ -155,9 +155,11 @@ class View(NamedTuple):
     compare: bool
     sort: str
     period_query: tuple[tuple[str, str], ...]  #: the period as it was asked for
+    gpu: bool = True  #: False: costs without the money of the project's own GPUs
 
     def scope(self, project_id: int, time_zone: str) -> Scope:
-        return Scope(project_id, time_zone, self.period.start, self.period.end, self.period.grain, self.filters)
+        period = self.period
+        return Scope(project_id, time_zone, period.start, period.end, period.grain, self.filters, self.gpu)
 
     def pairs(self, *, drop: tuple[str, ...] = (), **changes: str | None) -> list[tuple[str, str]]:
         """The address's query as pairs; ``changes`` replace a key (None removes it)."""
@@ -165,6 +167,7 @@ class View(NamedTuple):
         pairs += [(key, value) for key, values in self.filters.items() for value in values]
         pairs += [("by", self.by)] if self.by else []
         pairs += [] if self.compare else [("compare", "0")]
+        pairs += [] if self.gpu else [("gpu", "0")]
         pairs += [("sort", self.sort)] if self.sort else []
         gone = set(changes) | set(drop)
         return [p for p in pairs if p[0] not in gone] + [(k, v) for k, v in changes.items() if v is not None]
@@ -187,4 +190,5 @@ def read_view(query: QueryDict, zone: ZoneInfo, *, now: datetime, default: str, 
         compare=query.get("compare") != "0",
         sort=query.get("sort", "")[:40],
         period_query=asked,
+        gpu=query.get("gpu") != "0",
     )

@@ -21,6 +21,6 @@ def drill_url(visit: Visit, view: View, dimension: str, value: str, fixed: Pairs
 
 def calls_link(visit: Visit, view: View, fixed: Pairs, changes: Mapping[str, str]) -> str:
     """The list of calls in the page's period and filters; an empty change removes a key."""
-    kept = [pair for pair in (*fixed, *view.pairs(drop=("by", "sort", "compare"))) if pair[0] not in changes]
+    kept = [pair for pair in (*fixed, *view.pairs(drop=("by", "sort", "compare", "gpu"))) if pair[0] not in changes]
     pairs = [*kept, *((key, value) for key, value in changes.items() if value)]
     return f"{reverse('calls', kwargs={'slug': visit.project.slug})}?{urlencode(pairs)}"

@@ -14,7 +14,7 @@ from costapp.web import charts
 from costapp.web import format as fmt
 
 MOST_POINTS = 1000
-TICKS = 8
+TICKS = 6
 
 
 def rule_figure(rule: AlertRule, wording: Wording, found: Preview, zone: ZoneInfo) -> dict[str, Any]:

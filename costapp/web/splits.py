@@ -285,6 +285,7 @@ def split_context(
     names = found.names
     return {
         "report": found,
+        "gpu_switch": not view.gpu or bool(found.total.now.gpu_nano),
         "figure": found.figure,
         "legend": [
             (found.palette.css(v), names[v], drill_url(visit, view, found.by, v, fixed) if v is not None else "")

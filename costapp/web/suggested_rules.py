@@ -20,9 +20,9 @@ SUGGESTIONS: dict[str, Suggestion] = {
     for suggestion in (
         _rule(
             "cost-jump", "Cost of a feature has jumped",
-            "A deploy, a loop or a customer that doubles the bill in a day.",
-            metric="cost", by="feature", window="24h", condition="rises", warning="50", critical="150",
-            minimum_requests=100,
+            "A deploy, a loop or a customer that moves the bill away from its usual.",
+            metric="cost", by="feature", window="6h", condition="over_band", warning="8", critical="20",
+            minimum_requests=100, calm_readings=36,
         ),
         _rule(
             "dear-answers", "Answers have become dear",
@@ -32,8 +32,8 @@ SUGGESTIONS: dict[str, Suggestion] = {
         ),
         _rule(
             "failing", "Calls fail", "Failed calls are often billed, and retried.",
-            metric="error_rate", by="feature", window="30m", condition="above", warning="5", critical="20",
-            minimum_requests=20,
+            metric="error_rate", by="feature", window="30m", condition="above", warning="10", critical="30",
+            minimum_requests=50,
         ),
         _rule(
             "silent", "Nothing arrives", "An app that stopped sending looks like a saving.",
@@ -41,7 +41,7 @@ SUGGESTIONS: dict[str, Suggestion] = {
         ),
         _rule(
             "unpriced", "A model carries no price", "What has no price is missing from every total.",
-            metric="unpriced_share", by="model", window="24h", condition="above", warning="5", minimum_requests=10,
+            metric="unpriced_share", by="model", window="24h", condition="above", warning="50", minimum_requests=20,
         ),
         _rule(
             "slow", "A workload has become slow", "Compared with the same hour of past weeks.",
@@ -50,7 +50,7 @@ SUGGESTIONS: dict[str, Suggestion] = {
         ),
         _rule(
             "cache-lost", "The cache no longer helps", "A changed prompt prefix can cost more than a changed model.",
-            metric="cache_hit", by="feature", window="6h", condition="falls", warning="50", minimum_requests=50,
+            metric="cache_hit", by="feature", window="24h", condition="falls", warning="40", minimum_requests=200,
         ),
     )
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 
 from costapp.storage.reports.dimensions import DIMENSIONS
-from costapp.web.views import accounts, alerts, budgets, calls, connect, drill, health, overview, rules, traces
+from costapp.web.views import accounts, alerts, budgets, calls, connect, drill, gpus, health, overview, rules, traces
 
 dimension = "|".join(key for key in DIMENSIONS if key != "session")
 
@@ -26,6 +26,7 @@ urlpatterns = [
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/", rules.edit_rule, name="edit-rule"),
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/switch/", rules.switch_rule, name="switch-rule"),
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/delete/", rules.delete_rule, name="delete-rule"),
+    path("p/<slug:slug>/gpus/", gpus.gpu_page, name="gpus"),
     path("p/<slug:slug>/health/", health.health, name="health"),
     path("p/<slug:slug>/connect/", connect.connect, name="connect"),
     path("p/<slug:slug>/connect/waiting/", connect.waiting, name="waiting"),

@@ -11,9 +11,10 @@ from django.test import Client
 
 from costapp.core.alert_metrics import METRICS, WINDOWS, parse_amount
 from costapp.core.alert_rules import Condition
-from costapp.models import AlertRule, Membership
+from costapp.models import AlertRule, Membership, Project
 from costapp.services.drain import drain
 from costapp.services.evaluate_rules import evaluate_rules
+from costapp.services.preview_rule import preview
 from costapp.storage.reports.cells import Unanswerable
 from costapp.storage.reports.rule_readings import SOURCES, VALUES, Question, read, require_readable
 from tests.alerts.conftest import NOW, rows
@@ -232,8 +233,6 @@ def test_more_subjects_than_the_limit_are_counted_and_open_ones_kept(conn, price
 
 
 def test_another_projects_calls_are_never_read(conn, priced):
-    from costapp.models import Project
-
     other = Project.objects.create(slug="other", name="Other")
     rule(other)
     make_calls(conn, priced, 1)
@@ -305,3 +304,46 @@ def test_thresholds_are_read_in_what_people_type(conn, project):
     assert (below.to_rule().warning, below.to_rule().critical, below.to_rule().clear) == (-500_000, -200_000, -600_000)
     assert below.to_rule().condition is Condition.BELOW
     assert parse_amount("1,000.5", METRICS["cost"].unit) == 1_000_500_000_000
+
+
+@pytest.mark.parametrize("changes", [{}, {"condition": "rises", "warning": "80"}, {"metric": "error_rate"}])
+def test_the_preview_tells_what_the_evaluation_told(conn, priced, changes):
+    """Two days hour by hour: the same moments, subjects and ends."""
+    values = {"window": "24h", "warning": "0.1", "critical": None, "calm_readings": 2, "minimum_requests": 5} | changes
+    watched = rule(priced, **values)
+    for number in range(40):
+        facts = {"status": 2, "error": "TimeoutError"} if number % 7 == 0 else {}
+        size = 2 + (number * 5 % 11) * (3 if 10 < number < 24 else 1)
+        make_calls(conn, priced, 1000 * (number + 1), count=size, minutes_ago=30 + number * 120,
+                   feature=("search", "chat")[number % 2], **facts)  # fmt: skip
+    for hours in range(48, -1, -1):
+        evaluate(conn, NOW + MINUTE - timedelta(hours=hours))
+    told = rows(
+        conn,
+        "select subject ->> 'feature', period_end, (select min(at) from alert_event event where kind = 'resolved'"
+        " and event.alert_id = alert.id) from alert order by 2, 1",
+    )
+    found = preview(conn, priced, watched, NOW)
+    since = NOW - timedelta(hours=48)
+    expected = [
+        (firing.subject, firing.opened_at, firing.resolved_at and firing.resolved_at + MINUTE)
+        for firing in found.firings
+        if firing.resolved_at is None or firing.resolved_at > since
+    ]
+    assert [(subject, ended) for subject, _, ended in told] == [(subject, ended) for subject, _, ended in expected]
+    assert told
+    assert [row for row in told if row[1] > since] == [row for row in expected if row[1] > since]
+
+
+def test_a_rule_that_cannot_be_read_or_breaks_its_project_stops_nobody_else(conn, priced, caplog):
+    rule(priced, name="unreadable", metric="latency_p95", by="team")
+    rule(priced, name="of another version", metric="not_invented_yet")
+    make_calls(conn, priced, 1)
+    assert evaluate(conn).rules == 0
+    broken = Project.objects.create(slug="aaa", name="Broken", time_zone="UTC")
+    rule(broken, filters={"no such dimension": ["x"]})
+    Project.objects.filter(pk=broken.pk).update(time_zone="Nowhere/At-all")
+    rule(broken, name="b", window="1d")
+    rule(priced)
+    assert evaluate(conn).opened == 1
+    assert f"The alert rules of project {broken.pk} cannot be judged." in caplog.text

@@ -125,8 +125,9 @@ def collector(database_url: str) -> Iterator[Collector]:
 
 @pytest.fixture
 def conn(transactional_db: None, database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the test database, whose data plane is empty afterwards."""
+    """A connection to the test database, whose data plane is empty before and afterwards."""
     with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"truncate {EMPTIED}")
         yield connection
         connection.execute(f"truncate {EMPTIED}")
 

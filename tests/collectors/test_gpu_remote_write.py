@@ -9,10 +9,11 @@ import threading
 import time
 
 import cramjam
+import psycopg
 import pytest
 
 from collectors import wire
-from tests.collectors.conftest import free_port
+from tests.collectors.conftest import Collector, free_port
 from tests.collectors.gpu_points import TEXTS
 
 UUID = "GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c"
@@ -120,6 +121,18 @@ def test_faults_of_the_sender_are_never_retried(collector, key, conn, body, head
     assert answer.status == status
     assert answer.headers["content-type"] == "text/plain"
     assert answer.body.decode().strip().endswith((".", "."))
+    assert rows(conn, "count(*)") == [(0,)]
+
+
+def test_while_the_database_is_away_prometheus_is_told_to_send_again(database_url, key, conn):
+    away = psycopg.conninfo.make_conninfo(database_url, host="127.0.0.1", port=free_port(), connect_timeout=1)
+    process = Collector(away)
+    try:
+        answer = write(process, key, request(util(97)))
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) > 0
+    finally:
+        process.kill()
     assert rows(conn, "count(*)") == [(0,)]
 
 

@@ -1,12 +1,17 @@
 """Guardrails as an owner sets them in the admin: in one form, with sentences for what is wrong."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 
+from costapp.core.guardrails import Incident
 from costapp.models import AuditEntry, Channel, Guardrail, Membership, Project
 from costapp.services.first_project import create_first_project
+from costapp.storage import guardrails as store
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +45,15 @@ def test_an_owner_sets_a_guardrail_and_the_list_says_what_it_does(owner, project
     listed = owner.get("/admin/costapp/guardrail/").content.decode()
     assert "Blocks for 5 minutes when a session makes 200 calls within 5 minutes (in bot)." in listed
     assert 'value="200"' in owner.get(f"/admin/costapp/guardrail/{made.pk}/change/").content.decode()
+
+
+def test_the_list_says_how_many_are_blocked_now(owner, project):
+    made = Guardrail.objects.create(project=project, name="Circles", limit_value=10, action="block")
+    connection.ensure_connection()
+    now = datetime.now(UTC)
+    incidents = {f"k{n}": Incident(f"s-{n}", now, now, now + timedelta(minutes=5), 12, is_open=True) for n in range(2)}
+    store.save(connection.connection, made.as_rule(), incidents=incidents)
+    assert "2 sessions blocked" in owner.get("/admin/costapp/guardrail/").content.decode()
 
 
 @pytest.mark.parametrize(("field", "value", "sentence"), [

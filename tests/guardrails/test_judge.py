@@ -40,6 +40,9 @@ def test_the_calls_that_follow_belong_to_the_same_incident_and_its_figures_grow(
         "Session s-1 made 15 calls within 5 minutes; the limit is 10 calls."
     ]
     assert rows(conn, "select kind from alert_event") == ["opened"]
+    facts = dict(map(tuple, rows(conn, "select detail -> 'facts' from alert")[0]))
+    assert facts["Most within 5 minutes"] == "15 calls"
+    assert "15 calls, $0.0525" in facts.values()  # what the page shows for the same calls
     assert rows(conn, "select count(*) from notification") == [1]
     assert rows(conn, "select until from guard_state") == [later + timedelta(minutes=5)]
 
@@ -143,6 +146,18 @@ def test_switching_a_guardrail_off_ends_its_incidents(conn, project, now):
     judge(conn, now=now + timedelta(seconds=2))
     assert rows(conn, "select is_open from guard_state") == [False]
     assert rows(conn, "select state from alert") == ["resolved"]
+
+
+def test_raising_the_limit_ends_what_it_no_longer_sees(conn, project, now):
+    rule = guardrail(project, action="block")
+    judged(conn, project, calls(10, at=now), now)
+    rule.limit_value = 11
+    rule.save()
+    judge(conn, now=now + timedelta(seconds=2))
+    assert rows(conn, "select state from alert") == ["resolved"]
+    title = rows(conn, "select title from alert_event where kind = 'resolved'")[0]
+    assert "the limit of Runaway session was raised to 11 calls" in title
+    assert judge(conn, now=now + timedelta(seconds=4)) == 0
 
 
 def test_deleting_a_guardrail_ends_its_incidents(conn, project, now):

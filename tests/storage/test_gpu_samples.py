@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from costapp.core.gpu_samples import SLOT_SECONDS, EngineSample, Gap, GapKind, GpuSample, Holder, slot_of
+from costapp.storage.engine_figures import engine_figures
 from costapp.storage.gpu_samples import insert_engine_samples, insert_gaps, insert_samples
 
 AT = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
@@ -130,3 +131,40 @@ def test_odd_texts_are_stored_as_text(conn, project):
     insert_samples(conn, project.id, [stated])
     ((device_id, node, pod),) = rows(conn, "device_id, node, pod")
     assert device_id == node == pod == odd.replace("\0", "")[:500]
+
+
+def told(conn, project, first=AT, end=AT + timedelta(hours=1)):
+    return engine_figures(conn, project.id, first=first, end=end)
+
+
+def store_engine(conn, project, *values, **fields):
+    """One sample per minute, each with this many tokens; None leaves the minute out."""
+    samples = [
+        EngineSample("vllm", "a:8000", "llama", AT + timedelta(minutes=minute), generation_tokens=value, **fields)
+        for minute, value in enumerate(values)
+        if value is not None
+    ]
+    insert_engine_samples(conn, project.id, samples)
+
+
+def test_counters_of_an_engine_that_restarted_go_on_from_zero(conn, project):
+    store_engine(conn, project, 100, 150, 20, 60)
+    (figures,) = told(conn, project)
+    assert (figures.generation_tokens, figures.restarts) == (50 + 20 + 40, 1)
+    assert figures.prefill_us is None
+    assert figures.known_us == 180_000_000
+
+
+def test_what_grew_while_nobody_looked_counts_but_the_time_is_unknown(conn, project):
+    store_engine(conn, project, 100, *[None] * 9, 400)
+    (figures,) = told(conn, project)
+    assert (figures.generation_tokens, figures.known_us, figures.restarts) == (300, 0, 0)
+
+
+def test_spans_of_time_that_follow_each_other_add_up(conn, project):
+    store_engine(conn, project, *[7 * minute % 50 for minute in range(60)])
+    middle = AT + timedelta(minutes=23)
+    parts = told(conn, project, end=middle) + told(conn, project, first=middle)
+    (whole,) = told(conn, project)
+    assert sum(part.generation_tokens for part in parts) == whole.generation_tokens
+    assert sum(part.restarts for part in parts) == whole.restarts > 0

@@ -14,8 +14,9 @@ from django.db import connections
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from costapp.core.ids import span_id_text
-from costapp.models import Budget, IngestKey
+from costapp.models import AlertRule, Budget, IngestKey
 from costapp.services.evaluate_budgets import evaluate_due
+from costapp.services.evaluate_rules import evaluate_rules
 from tests.browser_setup import find
 
 pytestmark = pytest.mark.django_db
@@ -49,6 +50,11 @@ def site(world) -> Iterator[Site]:
     client = world.client()
     cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
     trace, span = world.conn.execute("select trace_id, span_id from charge order by start_at limit 1").fetchone()
+    rule = AlertRule.objects.create(
+        project=world.project, name="Dear features", by="feature", window="24h", warning="0.001", critical="1"
+    )
+    evaluate_rules(world.conn)
+    alert = world.scalar("select max(id) from alert")
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
     server.daemon_threads = False  # closing waits for requests in flight: they hold database connections
     server.set_app(StaticFilesHandler(WSGIHandler()))
@@ -62,7 +68,9 @@ def site(world) -> Iterator[Site]:
         "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
         "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
         "budgets": "/p/acme/budgets/",
-        "health": "/p/acme/health/?range=30d", "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
+        "health": "/p/acme/health/?range=30d", "alerts": "/p/acme/alerts/", "alert": f"/p/acme/alerts/{alert}/",
+        "new-rule": "/p/acme/alerts/rules/new/?use=dear-answers", "rule": f"/p/acme/alerts/rules/{rule.pk}/",
+        "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",
         "admin": "/admin/", "admin-keys": "/admin/costapp/ingestkey/add/",
     }  # fmt: skip
     yield Site(url, {"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": url}, pages)
@@ -204,3 +212,41 @@ def test_waiting_turns_green_when_telemetry_arrives(tab, site, world):
         (world.project.pk,),
     )
     tab.wait_for_selector("#waiting:has-text('Spans arrive')", timeout=10_000)
+
+
+def test_an_alert_is_acknowledged_and_snoozed_in_place(tab, site):
+    show(tab, site.url + site.pages["alerts"])
+    tab.evaluate("window.untouched = true")
+    row = tab.locator(".alert").first
+    number = row.get_attribute("id")
+    row.get_by_role("button", name="Acknowledge").click()
+    tab.wait_for_selector(f"#{number}:has-text('acknowledged by mia')")
+    row = tab.locator(f"#{number}")
+    row.locator("summary", has_text="Snooze").click()
+    row.get_by_role("button", name="4 hours").click()
+    tab.wait_for_selector(f"#{number}:has-text('snoozed until')")
+    assert tab.evaluate("window.untouched")
+    assert tab.complaints == []
+
+
+def test_a_rule_says_what_it_does_while_it_is_written_and_is_saved(tab, site):
+    show(tab, site.url + "/p/acme/alerts/rules/new/")
+    tab.get_by_label("Name").fill("Written in a browser")
+    tab.get_by_label("For each").select_option("feature")
+    tab.get_by_label("Over", exact=True).select_option("24h")
+    tab.locator("[name=warning]").fill("0.001")
+    tab.wait_for_selector("#preview:has-text('Warn when cost of any feature within 24 hours is above $0.001')")
+    tab.wait_for_selector("#preview:has-text('It would have told you')")
+    tab.wait_for_selector("#preview [data-figure][data-ready]")
+    tab.get_by_label("Metric").select_option("error_rate")
+    tab.wait_for_selector("#unit-warning:has-text('%')")
+    tab.wait_for_selector("#preview:has-text('error rate of any feature')")
+    tab.get_by_label("Over", exact=True).select_option("15m")
+    tab.get_by_label("Metric").select_option("latency_p95")
+    tab.wait_for_selector("#preview:has-text('kept by the hour')")
+    tab.get_by_label("Over", exact=True).select_option("1h")
+    tab.wait_for_selector("#preview:has-text('p95 latency of any feature')")
+    tab.get_by_role("button", name="Save the rule").click()
+    tab.wait_for_url("**/p/acme/alerts/")
+    assert tab.locator("table.rules", has_text="Written in a browser").count() == 1
+    assert tab.complaints == []

@@ -69,7 +69,7 @@ def _judge_rule(conn: psycopg.Connection, rule: Rule, subjects: Sequence[str], n
     fresh = [change.incident for change in found if change.is_new]
     findings = [_finding(conn, rule, incident) for incident in fresh]
     alerts.open_alerts(conn, findings, {finding.key: rule.channels for finding in findings}, now)
-    alerts.change_levels(conn, [_grown(rule, change.incident) for change in found if not change.is_new], now)
+    alerts.change_levels(conn, [_grown(conn, rule, change.incident) for change in found if not change.is_new], now)
     return len(fresh)
 
 
@@ -77,11 +77,6 @@ def _finding(conn: psycopg.Connection, rule: Rule, incident: Incident) -> Findin
     guardrail = rule.guardrail
     start, end = _cells(incident.opened_at - guardrail.window, incident.crossed_to)
     driver = store.driver(conn, guardrail, incident.subject, start, end)
-    facts = list(_facts(rule, incident))
-    if driver is not None:
-        zone = ZoneInfo(rule.time_zone)
-        period = f"{start.astimezone(zone):%H:%M} to {end.astimezone(zone):%H:%M} ({rule.time_zone})"
-        facts.append(Fact(period, f"{driver.all_calls:,} calls, {format_usd(driver.all_cost_nano)}"))
     subject = {guardrail.per.value: incident.subject}
     subject |= {"feature": guardrail.feature} if guardrail.feature else {}
     return Finding(
@@ -92,7 +87,7 @@ def _finding(conn: psycopg.Connection, rule: Rule, incident: Incident) -> Findin
         level=Level(rule.level),
         title=guardrail.told(incident.subject, incident.value),
         subject=subject,
-        facts=tuple(facts),
+        facts=(*_facts(rule, incident), *_page_facts(rule, driver, start, end)),
         driver=_driver_text(driver),
         path=_path(rule, incident, start, end),
         group_key=f"guardrail/{guardrail.id}",
@@ -102,11 +97,23 @@ def _finding(conn: psycopg.Connection, rule: Rule, incident: Incident) -> Findin
     )
 
 
-def _grown(rule: Rule, incident: Incident) -> Change:
+def _grown(conn: psycopg.Connection, rule: Rule, incident: Incident) -> Change:
     """The same alert with its figures of now; nothing is sent for it."""
     guardrail = rule.guardrail
-    key, title = alert_key(guardrail, incident), guardrail.told(incident.subject, incident.value)
-    return Change(guardrail.project_id, key, Level(rule.level), title, tuple(_facts(rule, incident)))
+    start, end = _cells(incident.opened_at - guardrail.window, incident.crossed_to)
+    driver = store.driver(conn, guardrail, incident.subject, start, end)
+    facts = (*_facts(rule, incident), *_page_facts(rule, driver, start, end))
+    title = guardrail.told(incident.subject, incident.value)
+    return Change(guardrail.project_id, alert_key(guardrail, incident), Level(rule.level), title, facts)
+
+
+def _page_facts(rule: Rule, driver: store.Driver | None, start: datetime, end: datetime) -> Sequence[Fact]:
+    """What the page shows for the same calls in whole five minutes."""
+    if driver is None:
+        return ()
+    zone = ZoneInfo(rule.time_zone)
+    period = f"{start.astimezone(zone):%H:%M} to {end.astimezone(zone):%H:%M} ({rule.time_zone})"
+    return (Fact(period, f"{driver.all_calls:,} calls, {format_usd(driver.all_cost_nano)}"),)
 
 
 def _facts(rule: Rule, incident: Incident) -> Sequence[Fact]:
@@ -154,6 +161,8 @@ def _over(ended: Ended, rules: Sequence[Rule]) -> str:
     if rule is None:
         return f"{subject}: its guardrail was switched off."
     guardrail = rule.guardrail
+    if ended.incident.value < guardrail.limit:
+        return f"{subject}: the limit of {guardrail.name} was raised to {guardrail.figure(guardrail.limit)}."
     most = guardrail.figure(ended.incident.value)
     whose = f"{guardrail.per.value.capitalize()} {subject}"
     return f"{whose} has stayed below {guardrail.figure(guardrail.limit)} again; the most was {most}."

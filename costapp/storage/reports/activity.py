@@ -10,6 +10,7 @@ from costapp.storage.reports.cells import (
     IN_RANGE,
     Grain,
     Scope,
+    actor_days,
     filter_sql,
     params,
 )
@@ -98,11 +99,11 @@ def top_sessions(conn: Connection, scope: Scope, *, limit: int = 10) -> list[Ses
     where = f"{IN_RANGE}{filter_sql(scope)}"
     sql = f"""
         with dearest as materialized (
-            select session_id from session_day where {where}
+            select session_id from {actor_days(scope, "session_day")} where {where}
             group by session_id order by sum(cost_nano) desc, session_id limit %(limit)s)
         select session_id, max(user_id), min(first_at), max(last_at), sum(requests)::bigint, sum(errors)::bigint,
                sum(unpriced)::bigint, sum(tokens)::bigint, sum(cost_nano)::bigint
-        from session_day
+        from {actor_days(scope, "session_day")}
         where {where} and session_id = any(array(select session_id from dearest))
         group by 1 order by sum(cost_nano) desc, 1"""
     return [Session._make(row) for row in run(conn, sql, params(scope, limit=limit))]
@@ -110,22 +111,23 @@ def top_sessions(conn: Connection, scope: Scope, *, limit: int = 10) -> list[Ses
 
 def top_sessions_of_user(conn: Connection, scope: Scope, *, limit: int = 10) -> list[Session]:
     """The dearest sessions of one user, from the calls the user index finds."""
+    cost = "cost_nano" if scope.gpu else "cost_nano - coalesce(gpu_nano, 0)"
     sql = f"""
         select session_id, max(user_id), min(start_at), max(start_at), count(*), count(error),
                count(*) - count(cost_nano),
                sum({CHARGE_EXPRESSIONS["tokens"]})::bigint,
-               coalesce(sum(cost_nano), 0)::bigint
+               coalesce(sum({cost}), 0)::bigint
         from charge_full
         where {CHARGES_IN_RANGE} and session_id <> ''
               {filter_sql(scope)}
-        group by 1 order by sum(cost_nano) desc nulls last, 1 limit %(limit)s"""
+        group by 1 order by sum({cost}) desc nulls last, 1 limit %(limit)s"""
     return [Session._make(row) for row in run(conn, sql, params(scope, limit=limit))]
 
 
 def top_users(conn: Connection, scope: Scope, *, limit: int = 10) -> list[User]:
     sql = f"""
         select user_id, sum(requests)::bigint, sum(sessions)::bigint, sum(unpriced)::bigint, sum(cost_nano)::bigint
-        from user_day
+        from {actor_days(scope, "user_day")}
         where {IN_RANGE}{filter_sql(scope)}
               and user_id <> ''
         group by 1 order by sum(cost_nano) desc, 1 limit %(limit)s"""

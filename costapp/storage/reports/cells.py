@@ -36,6 +36,7 @@ class Scope(NamedTuple):
     end: datetime
     grain: Grain
     filters: Mapping[str, tuple[str, ...]] = {}
+    gpu: bool = True  #: False: cost is what others bill, without GPU money
 
     def where(self, **filters: tuple[str, ...]) -> "Scope":
         return self._replace(filters={**self.filters, **filters})
@@ -71,6 +72,7 @@ CHARGE_EXPRESSIONS = {
     "possible_nano": "coalesce(possible_nano, 0)",
     "reported_nano": "coalesce(reported_nano, 0)",
     "avoided_nano": "coalesce(avoided_nano, 0)",
+    "gpu_nano": "case when cost_nano is null then 0 else coalesce(gpu_nano, 0) end",
 }
 CHARGE_EXPRESSIONS["tokens"] = " + ".join(
     CHARGE_EXPRESSIONS[name]
@@ -78,6 +80,8 @@ CHARGE_EXPRESSIONS["tokens"] = " + ".join(
 )
 CHARGE_EXPRESSIONS["priced_tokens"] = f"case when cost_nano is null then 0 else {CHARGE_EXPRESSIONS['tokens']} end"
 CHARGE_MEASURES = ", ".join(f"{CHARGE_EXPRESSIONS[name]} as {name}" for name in MEASURES)
+#: Measures of a scope without GPU money.
+WITHOUT_GPU = {"cost_nano": "cost_nano - gpu_nano", "gpu_nano": "0::bigint"}
 CHARGE_DIMENSIONS = ", ".join(d.column for d in DIMENSIONS.values())
 
 #: The cells of a scope, but for its filters.
@@ -163,11 +167,37 @@ def _rollup_table(scope: Scope) -> str:
 
 
 def _rollups(scope: Scope) -> str:
-    return f"""(select bucket_at, {ROLLUP_DIMENSIONS}, {ROLLUP_MEASURES} from {_rollup_table(scope)}
-        where {IN_RANGE}{filter_sql(scope)}) cells"""
+    cells = f"""select bucket_at, {ROLLUP_DIMENSIONS}, {ROLLUP_MEASURES} from {_rollup_table(scope)}
+        where {IN_RANGE}{filter_sql(scope)}"""
+    return _separated(scope, cells, ROLLUP_DIMENSIONS)
 
 
 def _charges(scope: Scope) -> str:
     # the user or session index finds the rows
-    return f"""(select start_at as bucket_at, {CHARGE_DIMENSIONS}, {CHARGE_MEASURES} from charge_full
-        where {CHARGES_IN_RANGE}{filter_sql(scope)}) cells"""
+    cells = f"""select start_at as bucket_at, {CHARGE_DIMENSIONS}, {CHARGE_MEASURES} from charge_full
+        where {CHARGES_IN_RANGE}{filter_sql(scope)}"""
+    return _separated(scope, cells, CHARGE_DIMENSIONS)
+
+
+def _separated(scope: Scope, cells: str, dimensions: str) -> str:
+    """Cells with or without GPU money, as the scope asks."""
+    if scope.gpu:
+        return f"({cells}) cells"
+    measures = ", ".join(f"{WITHOUT_GPU[name]} as {name}" if name in WITHOUT_GPU else name for name in MEASURES)
+    return f"(select bucket_at, {dimensions}, {measures} from ({cells}) with_gpu) cells"
+
+
+_ACTOR_DAYS = {
+    "user_day": "project_id, bucket_at, user_id, feature, requests, errors, unpriced, sessions, tokens",
+    "session_day": (
+        "project_id, bucket_at, session_id, user_id, feature, first_at, last_at, requests, errors, unpriced, tokens"
+    ),
+}
+
+
+def actor_days(scope: Scope, table: str) -> str:
+    """``user_day`` or ``session_day``, with or without GPU money, as the scope asks."""
+    if scope.gpu:
+        return table
+    money = ", ".join(f"{expression} as {name}" for name, expression in WITHOUT_GPU.items())
+    return f"(select {_ACTOR_DAYS[table]}, {money} from {table}) {table}"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from costapp.storage.reports.cells import (
     IN_RANGE,
     Scope,
+    actor_days,
     bucket,
     filter_sql,
     needs_charges,
@@ -86,7 +87,7 @@ def _split_users(conn: Connection, scope: Scope, *, limit: int) -> SplitTable:
     """Users from ``user_day``; what the range holds beyond them is the user '', so that both have one total."""
     require_answerable(scope, "user")
     sql = f"""
-        select user_id, count(*) over (), {USER_SUMS}, {ALL_USERS} from user_day
+        select user_id, count(*) over (), {USER_SUMS}, {ALL_USERS} from {actor_days(scope, "user_day")}
         where {IN_RANGE}{filter_sql(scope)} and user_id <> ''
         group by 1 order by sum(cost_nano) desc, sum(requests) desc, 1 limit %(limit)s"""
     rows = run(conn, sql, params(scope, limit=limit))
@@ -126,7 +127,7 @@ POINT_SUMS = "sum(cost_nano)::bigint, sum(requests)::bigint, sum(unpriced)::bigi
 def _series_users(conn: Connection, scope: Scope, *, values: list[str]) -> list[Point]:
     """The named users by their index, and what the days hold beyond them: '' is among the others."""
     sql = f"""
-        select bucket_at, user_id, {POINT_SUMS} from user_day
+        select bucket_at, user_id, {POINT_SUMS} from {actor_days(scope, "user_day")}
         where {IN_RANGE}{filter_sql(scope)} and user_id = any(%(values)s) group by 1, 2"""
     named = [Point._make(row) for row in run(conn, sql, params(scope, values=[v for v in values if v]))]
     rest = {

@@ -47,6 +47,7 @@ class Sums(NamedTuple):
     possible_nano: int | None = 0
     reported_nano: int | None = 0
     avoided_nano: int | None = 0
+    gpu_nano: int | None = 0  #: the part of cost_nano that GPUs of one's own caused
 
     @property
     def priced(self) -> int:
@@ -89,7 +90,7 @@ class Sums(NamedTuple):
 
 MEASURES: tuple[str, ...] = Sums._fields
 #: The measures that ``user_day`` keeps.
-USER_DAY_KEEPS: tuple[str, ...] = ("cost_nano", "requests", "unpriced", "errors", "tokens")
+USER_DAY_KEEPS: tuple[str, ...] = ("cost_nano", "requests", "unpriced", "errors", "tokens", "gpu_nano")
 
 
 def add_up(rows: Iterable[Sums]) -> Sums:

@@ -14,6 +14,7 @@ from costapp.core.alert_sentences import rule_sentence
 from costapp.core.alerts import LEVELS, Source
 from costapp.models import AlertRule, Silence
 from costapp.services import alerts as service
+from costapp.services.rule_readings import why_unreadable
 from costapp.services.rule_telling import LABELS, subject_name
 from costapp.storage import rule_states as states
 from costapp.storage.reports import alert_lists as reports
@@ -142,6 +143,8 @@ def _rule_rows(visit: Visit) -> list[RuleRow]:
 
 
 def _rule_row(rule: AlertRule, status: states.Status | None) -> RuleRow:
+    if problem := why_unreadable(rule):
+        return RuleRow(rule, problem, "bad", "cannot be judged", "", "", [], None)
     sentence = rule_sentence(rule.wording(LABELS))
     if not rule.enabled:
         return RuleRow(rule, sentence, "", "off", "", "", [], None)

@@ -82,7 +82,11 @@ def rule_preview(visit: Visit) -> HttpResponse:
     """The sentence and the preview alone, while the form is filled in."""
     form = RuleForm(visit.project, visit.request.POST, instance=AlertRule(project=visit.project))
     del form.fields["name"]  # what it is called changes nothing
-    return show(visit, "parts/rule_preview.html", {"visit": visit, "form": form, **_preview_context(visit, form)})
+    return show(
+        visit,
+        "parts/rule_preview.html",
+        {"visit": visit, "form": form, "is_part": True, **_preview_context(visit, form)},
+    )
 
 
 @require_POST
