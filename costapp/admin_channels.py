@@ -27,8 +27,11 @@ from costapp.services.channels.message import Result
 from costapp.services.deliver import open_secret, repaired
 from costapp.services.try_channel import send_test
 from costapp.storage.notifications import recheck_silenced
+from costapp.storage.reports.dimensions import DIMENSIONS
 
 MOST_RECIPIENTS = 20
+#: What alerts may be about.
+ABOUT = (*DIMENSIONS, "trace")
 
 
 class SecretField(forms.CharField):
@@ -278,8 +281,38 @@ class ChannelAdmin(Audited, ProjectScoped):
         return HttpResponseRedirect(reverse("admin:costapp_channel_change", args=(pk,)))
 
 
+class SilenceForm(forms.ModelForm):
+    """What it is about as two fields; the model keeps an object."""
+
+    about = forms.ChoiceField(
+        required=False, label="About", choices=[("", "Whatever it is about"), *((name, name) for name in ABOUT)]
+    )
+    value = forms.CharField(
+        required=False, max_length=500, help_text="Exactly as pages show it, for example support-bot."
+    )
+
+    class Meta:
+        model = Silence
+        fields = ("project", "reason", "starts_at", "ends_at", "source", "source_id", "level", "group_key")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, value in list(self.instance.subject.items())[:1]:
+            self.initial |= {"about": name, "value": value}
+
+    def clean(self) -> dict[str, Any] | None:
+        found = super().clean()
+        about, value = self.cleaned_data.get("about"), self.cleaned_data.get("value")
+        if bool(about) != bool(value):
+            raise ValidationError({"value": "Choose what it is about and name it, or leave both empty."})
+        if {"about", "value"} & set(self.changed_data) or not self.instance.pk:
+            self.instance.subject = {about: value} if about else {}
+        return found
+
+
 @admin.register(Silence)
 class SilenceAdmin(Audited, ProjectScoped):
+    form = SilenceForm
     list_display = ("reason", "project", "starts_at", "ends_at", "source", "level", "subject", "created_by")
     list_filter = ("source", "ends_at", "project")
     list_select_related = ("project",)
@@ -290,7 +323,7 @@ class SilenceAdmin(Audited, ProjectScoped):
         (None, {"fields": ("project", "reason", "starts_at", "ends_at"),
                 "description": "Matching alerts are recorded and shown, but not sent. What is still open at the end is "
                 "sent then. A planned one is a maintenance window."}),
-        ("Only some alerts", {"fields": ("source", "source_id", "level", "subject", "group_key")}),
+        ("Only some alerts", {"fields": ("about", "value", "source", "source_id", "level", "group_key")}),
     )  # fmt: skip
 
     def save_model(self, request: HttpRequest, obj: Silence, form: Any, change: bool) -> None:
@@ -318,7 +351,7 @@ class SilenceAdmin(Audited, ProjectScoped):
 class NotificationAdmin(ProjectScoped):
     """The delivery log: read only, for everybody."""
 
-    list_display = ("created_at", "channel", "state", "dedupe_key", "attempts", "sent_at", "what_happened", "project")
+    list_display = ("created_at", "channel", "state", "what_happened", "event", "attempts", "project")
     list_display_links = ("created_at",)
     list_filter = ("state", "created_at", "channel", "project")
     list_select_related = ("project", "channel")
@@ -326,6 +359,10 @@ class NotificationAdmin(ProjectScoped):
     search_fields = ("dedupe_key", "last_error", "reason")
     search_help_text = "Searches keys of alerts, errors and reasons."
     show_full_result_count = False
+
+    @admin.display(description="about")
+    def event(self, row: Notification) -> str:
+        return "Test message" if row.dedupe_key.startswith("test/") else row.dedupe_key
 
     @admin.display(description="what happened")
     def what_happened(self, row: Notification) -> str:

@@ -50,10 +50,12 @@ class Channel(models.Model):
         max_length=10, choices=levels, default=Level.INFO.value, help_text="Alerts below this level are not sent here."
     )
     digest = models.CharField(
+        "report",
         max_length=10, choices=Digest, default=Digest.NONE,
         help_text="Report of spend, change, top movers, budgets and open alerts.",
     )  # fmt: skip
     digest_hour = models.PositiveSmallIntegerField(
+        "report at",
         default=8,
         validators=[MaxValueValidator(23)],
         help_text="Hour of the day (0 to 23) in the project's time zone at which the report is sent.",
@@ -81,8 +83,8 @@ class Silence(models.Model):
     """A time in which matching alerts are recorded but not sent: a silence, or a planned maintenance window."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="silences")
-    starts_at = models.DateTimeField()
-    ends_at = models.DateTimeField()
+    starts_at = models.DateTimeField(help_text="In UTC.")
+    ends_at = models.DateTimeField(help_text="In UTC. What is still open then is sent then.")
     reason = models.CharField(max_length=200, help_text="Shown with every message that is held back.")
     created_by = models.CharField(max_length=150, blank=True, editable=False)
     source = models.CharField(max_length=20, choices=sources, blank=True, help_text="Empty: of any source.")
@@ -137,6 +139,7 @@ class Notification(models.Model):
     class Meta:
         managed = False
         db_table = "notification"
+        verbose_name, verbose_name_plural = "message", "delivery log"
         ordering = ["-id"]
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ def channel_report(conn: psycopg.Connection[Any], project_id: int, now: datetime
 
 def _channel(state: store.ChannelState) -> Trouble:
     if state.disabled_reason:
-        waiting = f" {state.waiting} messages wait." if state.waiting else ""
+        waiting = f" Messages that wait: {state.waiting}." if state.waiting else ""
         return Trouble(
             "bad", f"Channel {state.name} is switched off", f"{state.disabled_reason}{waiting}",
             "Repair it in the admin under channels and switch it on again: what waits is sent for a day.",

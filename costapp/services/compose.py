@@ -47,7 +47,7 @@ def _item(line: Line, project: Project) -> Item:
     labels, zone = {fact.label for fact in facts}, ZoneInfo(project.time_zone)
     if line.period_start and line.period_end and "Period" not in labels:
         facts.append(Fact("Period", f"{span_of_time(line.period_start, line.period_end, zone)} ({zone.key})"))
-    if line.complete_until and line.event != "resolved":
+    if line.complete_until and line.event != "resolved" and "Data complete until" not in labels:
         facts.append(Fact("Data complete until", f"{local(line.complete_until, zone)} ({zone.key})"))
     return Item(
         key=line.key, event=line.event, level=line.level, title=line.title, subject=line.subject, facts=tuple(facts),

@@ -216,7 +216,8 @@ where case when event.kind in ('resolved', 'deescalated') then exists (
                  and told.channel_id = channel.id and told.state in ('pending', 'sent'))
            else {_RANK.format("event.level")} >= {_RANK.format("channel.least_level")} end
 order by alert.project_id, alert.id, channel.id
-on conflict (project_id, channel_id, dedupe_key) do nothing"""
+on conflict (project_id, channel_id, dedupe_key) do nothing
+returning project_id, id"""
 
 
 def append_events(
@@ -243,14 +244,14 @@ def queue_messages(conn: Connection, events: Sequence[EventRef], pace: Pace, now
         "immediate": [str(source) for source in IMMEDIATE], "wait": pace.group_wait, "interval": pace.group_interval,
         "now": now,
     }  # fmt: skip
-    conn.execute(_NOTIFY.encode(), values)
-    suppress(conn, sorted({event.project_id for event in events}), now)
+    suppress(conn, conn.execute(_NOTIFY.encode(), values).fetchall(), now)
 
 
-# What holds a message back is looked at when it is queued and again before it is sent.
+# What holds a message back is looked at when it is queued and again before it is sent. Each row is looked up by its
+# whole key (offset 0 keeps the subqueries apart): in a storm the database's statistics are those of the calm before,
+# and a join would run through all alerts of the project for each.
 _SUPPRESS = f"""
-update notification set state = 'suppressed', reason = held.reason, held_by = held.held_by, next_at = held.until
-from (
+with held as materialized (
     select waiting.project_id, waiting.id, quiet.ends_at as until,
            case when quiet.reason is not null then 'silence' when parent.key is not null then 'parent'
                 else 'snooze' end as held_by,
@@ -261,9 +262,13 @@ from (
                 when alert.acknowledged_at is not null then 'Acknowledged by ' || alert.acknowledged_by
                 else 'Snoozed until ' || to_char(alert.snoozed_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
            end as reason
-    from notification waiting
-    join alert on alert.project_id = waiting.project_id and alert.id = waiting.alert_id
-    join alert_event event on event.project_id = waiting.project_id and event.id = waiting.event_id
+    from unnest(%(project_ids)s::int[], %(ids)s::bigint[]) as given (project_id, id)
+    cross join lateral (
+        select * from notification where project_id = given.project_id and id = given.id offset 0) waiting
+    cross join lateral (
+        select * from alert where project_id = waiting.project_id and id = waiting.alert_id offset 0) alert
+    cross join lateral (
+        select * from alert_event where project_id = waiting.project_id and id = waiting.event_id offset 0) event
     left join lateral (
         select silence.reason, silence.ends_at from costapp_silence silence
         where silence.project_id = alert.project_id and silence.starts_at <= %(now)s and silence.ends_at > %(now)s
@@ -273,21 +278,27 @@ from (
           and (silence.group_key = '' or silence.group_key = alert.group_key)
           and alert.subject @> silence.subject
         order by silence.ends_at desc limit 1) quiet on true
-    left join alert parent on parent.project_id = alert.project_id and parent.key = alert.parent_key
-        and alert.parent_key <> '' and parent.state = 'open' and waiting.channel_id = any(parent.channel_ids)
-        and {_RANK.format("parent.level")} >= {_RANK.format("alert.level")} and event.kind <> 'resolved'
-    where waiting.project_id = any(%(project_ids)s) and waiting.state = 'pending' and waiting.message_id is null
+    left join lateral (
+        select key, title from alert parent
+        where parent.project_id = alert.project_id and parent.key = alert.parent_key and alert.parent_key <> ''
+          and parent.state = 'open' and waiting.channel_id = any(parent.channel_ids)
+          and {_RANK.format("parent.level")} >= {_RANK.format("alert.level")} and event.kind <> 'resolved'
+        limit 1) parent on true
+    where waiting.state = 'pending' and waiting.message_id is null
       and (quiet.reason is not null or parent.key is not null
            or (event.kind in ('reminded', 'deescalated')
                and (alert.acknowledged_at is not null or alert.snoozed_until > %(now)s)))
-    order by waiting.project_id, waiting.id for update of waiting
-) held
-where notification.project_id = held.project_id and notification.id = held.id"""
+)
+update notification set state = 'suppressed', reason = held.reason, held_by = held.held_by, next_at = held.until
+from held where notification.project_id = held.project_id and notification.id = held.id"""
 
 
-def suppress(conn: Connection, project_ids: Sequence[int], now: datetime) -> int:
-    """Hold back messages that a silence, a firing parent, a snooze or an acknowledgement covers. Returns how many."""
-    return conn.execute(_SUPPRESS.encode(), {"project_ids": list(project_ids), "now": now}).rowcount
+def suppress(conn: Connection, rows: Sequence[tuple[int, int]], now: datetime) -> int:
+    """Hold back those of these outbox rows (project, id) that a silence, a firing parent, a snooze or an
+    acknowledgement covers. Returns how many.
+    """
+    values = {"project_ids": [row[0] for row in rows], "ids": [row[1] for row in rows], "now": now}
+    return conn.execute(_SUPPRESS.encode(), values).rowcount if rows else 0
 
 
 # When a silence ends, what still matters is told: an alert that is still open and nobody has seen, and the end of

@@ -81,10 +81,19 @@ where notification.project_id = waiting.project_id and notification.id = waiting
   and (waiting.leased_until is null or waiting.leased_until <= %(now)s)
   and (channel.id is null or waiting.created_at <= %(now)s - %(give_up)s)"""
 
+_WAITING = """
+select project_id, id from notification
+where project_id = any(%(project_ids)s) and state = 'pending' and message_id is null
+order by next_at limit 20000"""
+
 # One message per channel at a time. What was claimed before goes first: it is older.
 # ``everything``: the channel has had its messages of this hour, so all that waits becomes one.
 _LEADS = """
-with due as (
+with busy as materialized (
+    select distinct project_id, channel_id from notification
+    where project_id = any(%(project_ids)s) and state = 'pending' and leased_until > %(now)s
+),
+due as (
     select distinct on (waiting.project_id, waiting.channel_id)
            waiting.project_id, waiting.channel_id, waiting.id, waiting.message_id, waiting.group_key, waiting.next_at,
            waiting.alert_id is null as alone
@@ -93,8 +102,7 @@ with due as (
     where waiting.project_id = any(%(project_ids)s) and waiting.state = 'pending' and waiting.next_at <= %(now)s
       and channel.enabled and channel.disabled_reason = ''
       and not exists (
-          select from notification busy where busy.project_id = waiting.project_id and busy.state = 'pending'
-            and busy.channel_id = waiting.channel_id and busy.leased_until > %(now)s)
+          select from busy where busy.project_id = waiting.project_id and busy.channel_id = waiting.channel_id)
     order by waiting.project_id, waiting.channel_id, waiting.message_id is null, waiting.next_at, waiting.id
 )
 select due.project_id, due.channel_id, due.id, due.message_id, due.group_key, due.alone,
@@ -145,7 +153,7 @@ def claim(conn: Connection, now: datetime, limits: Limits) -> list[Claimed]:
         values = {"project_ids": project_ids, "now": now, **limits._asdict()}
         conn.execute(_EXPIRE, values)
         release_due(conn, project_ids, now)
-        suppress(conn, project_ids, now)
+        suppress(conn, conn.execute(_WAITING, values).fetchall(), now)
         leads = conn.execute(_LEADS, values).fetchall()
         taken = [found for lead in leads if (found := _take(conn, lead, now, limits)) is not None]
         return [_read(conn, project_id, message_id, limits.items) for project_id, message_id in taken]

@@ -194,12 +194,13 @@ def test_a_silence_is_made_by_somebody_ends_after_it_starts_and_lets_go_when_del
     owner, project, conn, receiver, courier, clock
 ):
     fields = {"project": project.pk, "reason": "deploy", "starts_at_0": "2026-05-29", "starts_at_1": "11:00",
-              "ends_at_0": "2026-05-29", "ends_at_1": "10:00", "subject": "{}"}  # fmt: skip
+              "ends_at_0": "2026-05-29", "ends_at_1": "10:00", "about": "feature", "value": "support-bot"}  # fmt: skip
     assert "must end after it starts" in errors(owner.post("/admin/costapp/silence/add/", fields))
-    assert "object such as" in errors(owner.post("/admin/costapp/silence/add/", fields | {"subject": "[1]"}))
+    assert "or leave both empty" in errors(owner.post("/admin/costapp/silence/add/", fields | {"value": ""}))
     owner.post("/admin/costapp/silence/add/", fields | {"ends_at_1": "20:00"})
     silence = Silence.objects.get()
-    assert silence.created_by == "olga"
+    assert (silence.created_by, silence.subject) == ("olga", {"feature": "support-bot"})
+    assert 'value="support-bot"' in owner.get(f"/admin/costapp/silence/{silence.pk}/change/").content.decode()
     channel = add_channel(project, url=receiver.url("ok"))
     fire(conn, finding(project), channel)
     clock.move(minutes=1)

@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
 from costapp.models import GpuPool, GpuRate
-from costapp.storage.reports import activity, gpu, spend
+from costapp.services.drain import drain
+from costapp.storage.reports import activity, gpu, spend, state
 from costapp.storage.reports.cells import Grain, Scope
+from costapp.web.views.overview import matters
 from tests.pipeline import call, price, root, store
 from tests.services.test_gpu_hours import AT, DOLLAR, HOUR, book, engine, served, watch
 
@@ -146,3 +149,20 @@ def test_sessions_and_users_without_gpu_money(conn, fleet, scope):
         assert sum(user.cost_nano for user in activity.top_users(conn, wanted)) == nano
         by_user = [activity.top_sessions_of_user(conn, wanted.where(user=(f"u{n}",))) for n in range(3)]
         assert sum(session.cost_nano for found in by_user for session in found) == nano
+
+
+def test_calls_whose_hour_is_open_are_no_missing_price(conn, project, scope):
+
+    store(
+        conn,
+        [served(1, parent=0), call(2, parent=0, model_requested="x-9", model_responded="x-9")],
+        project_id=project.id,
+    )
+    drain(conn)
+    gaps = state.unpriced_models(conn, scope)
+    assert {(gap.model, gap.is_own) for gap in gaps} == {("x-9", False), ("llama", True)}
+    report = SimpleNamespace(total=SimpleNamespace(now=spend.totals(conn, scope)), by="model")
+    assert [(matter.level, matter.text.partition(":")[0]) for matter in matters(report, gaps)] == [
+        ("bad", "1 requests to x-9 carry no price"),
+        ("warn", "1 requests to llama on your own GPUs have no cost yet"),
+    ]

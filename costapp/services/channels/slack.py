@@ -23,8 +23,7 @@ TRY_AGAIN = frozenset({
 })  # fmt: skip
 THIS_MESSAGE = frozenset({
     "msg_too_long", "invalid_blocks", "invalid_blocks_format", "no_text", "msg_blocks_too_long", "invalid_arguments",
-    "metadata_too_large", "invalid_metadata_format",
-})  # fmt: skip
+    })  # fmt: skip
 
 
 def escape(text: str) -> str:
@@ -98,7 +97,6 @@ def payload(message: Message) -> dict[str, Any]:
     blocks.append(_context(f"{message.project_name} · {message.dedupe_key[:12]}" + (f" · {keys}" if keys else "")))
     return {
         "text": escaped(message.heading, TEXT), "blocks": blocks[:BLOCKS], "unfurl_links": False, "unfurl_media": False,
-        "metadata": {"event_type": "costapp_message", "event_payload": {"dedupe_key": message.dedupe_key}},
     }  # fmt: skip
 
 
@@ -111,7 +109,11 @@ def _with_figures(message: Message, item: Item) -> list[dict[str, Any]]:
         blocks.append({"type": "section", "fields": [_markdown(text) for text in shown]})
     if item.driver:
         blocks.append(_text(escaped(item.driver, TEXT)))
-    buttons = [_button(words, url) for words, url in (("Show in Costapp", item.url), ("Alert", item.alert_url)) if url]
+    buttons = [
+        _button(words, url)
+        for words, url in (("Show in Costapp", item.url), ("Acknowledge or snooze", item.alert_url))
+        if url
+    ]
     return [*blocks, {"type": "actions", "elements": buttons}] if buttons else blocks
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
+from costapp.core.providers import SELF_HOSTED
 from costapp.storage.reports.cells import Scope, params, source
 from costapp.storage.reports.sql import Connection, run
 
@@ -29,6 +30,11 @@ class ModelGap(NamedTuple):
     model: str
     requests: int
     tokens: int
+
+    @property
+    def is_own(self) -> bool:
+        """On servers of one's own: no rate is missing, its GPU hours are open, or have no engine or rate."""
+        return self.provider == SELF_HOSTED
 
 
 def state(conn: Connection, project_id: int, *, month_start: datetime) -> State:

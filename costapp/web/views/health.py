@@ -43,7 +43,8 @@ def health(visit: Visit) -> HttpResponse:
     conn = visit.conn
     buckets = reports.ingest(conn, scope)
     total, queue, services = buckets[0], reports.queue(conn, visit.project.pk), reports.services(conn, scope)
-    ledger, gaps = reports.self_check(conn, visit.project.pk), states.unpriced_models(conn, scope)
+    ledger = reports.self_check(conn, visit.project.pk)
+    gaps = [gap for gap in states.unpriced_models(conn, scope) if not gap.is_own]
     reasons = reports.reasons(conn, scope)
     verdict = checks(
         visit, total, queue, services, reasons={row.reason: row.times for row in reasons}, has_gaps=bool(gaps)
@@ -186,8 +187,9 @@ def _priced(requests: int, unpriced: int, *, has_gaps: bool) -> Check:
             return Check(
                 "warn",
                 "Some requests carry no price",
-                f"{fmt.count(unpriced)} of {fmt.count(requests)} ({share}): failed, or without token counts to price.",
-                "No rate is missing.",
+                f"{fmt.count(unpriced)} of {fmt.count(requests)} ({share}): failed, without token counts, or on GPUs of"
+                " your own whose hours are still open.",
+                "No rate of a provider is missing.",
             )
         return Check(
             "bad",

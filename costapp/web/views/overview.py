@@ -15,6 +15,7 @@ from costapp.storage.reports.state import ModelGap, State
 from costapp.storage.reports.sums import Sums, ratio
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.anomaly_words import mark_chart
 from costapp.web.budget_parts import bars_of, budget_matters, month_outlook, pace
 from costapp.web.filters import View
 from costapp.web.page import default_preset, frame, project_state, show, view_of
@@ -63,7 +64,7 @@ def overview(visit: Visit) -> HttpResponse:
     if kind in {"csv", "json"}:
         return export(kind, data)
     gaps = [] if needs_charges(scope) else unpriced_gaps(visit, scope, data.total.now)
-    context = _frame(visit, view, found, by) | split_context(visit, view, data)
+    context = _frame(visit, view, found, by) | mark_chart(visit, data, split_context(visit, view, data))
     context |= {
         "matters": [
             *with_channels(visit, alert_matters(visit)),
@@ -118,15 +119,20 @@ def with_channels(visit: Visit, found: list[Matter]) -> list[Matter]:
 
 def unpriced_gaps(visit: Visit, scope: Scope, total: Sums) -> list[ModelGap]:
     """Asked only when tokens are unpriced: most pages of a healthy project save the statement."""
-    missing = (total.tokens or 0) > (total.priced_tokens or 0) if total.priced_tokens is not None else total.unpriced
-    return states.unpriced_models(visit.conn, scope) if missing else []
+    return states.unpriced_models(visit.conn, scope) if _tokens_are_unpriced(total) else []
+
+
+def _tokens_are_unpriced(total: Sums) -> bool:
+    return (total.tokens or 0) > total.priced_tokens if total.priced_tokens is not None else bool(total.unpriced)
 
 
 def matters(data: Report, gaps: list[ModelGap]) -> list[Matter]:
     """Only what is true of the figures on the page."""
     total, found = data.total.now, []
-    if gaps:
-        found.append(Matter("bad", _unpriced_words(gaps), "health", "See unpriced models"))
+    if missing := [gap for gap in gaps if not gap.is_own]:
+        found.append(Matter("bad", _unpriced_words(missing), "health", "See unpriced models"))
+    if own := [gap for gap in gaps if gap.is_own]:
+        found.append(Matter("warn", _own_gpu_words(own), "health", "See Data health"))
     if total.usage_unknown:
         share = fmt.percent(ratio(total.usage_unknown, total.requests))
         text = (
@@ -138,10 +144,21 @@ def matters(data: Report, gaps: list[ModelGap]) -> list[Matter]:
     return found
 
 
-def _unpriced_words(gaps: list[ModelGap]) -> str:
+def _own_gpu_words(gaps: list[ModelGap]) -> str:
+    """Calls to servers of one's own get their cost when the GPU hour is closed."""
+    return (
+        f"{_requests_to(gaps)} on your own GPUs have no cost yet: their hour is still open, or no engine or rate is"
+        " known for it."
+    )
+
+
+def _requests_to(gaps: list[ModelGap]) -> str:
     names = ", ".join(gap.model or "(model not stated)" for gap in gaps[:3]) + (" and others" if len(gaps) > 3 else "")
-    requests = fmt.count(sum(gap.requests for gap in gaps))
-    return f"{requests} requests to {names} carry no price: their cost is missing from every total here."
+    return f"{fmt.count(sum(gap.requests for gap in gaps))} requests to {names}"
+
+
+def _unpriced_words(gaps: list[ModelGap]) -> str:
+    return f"{_requests_to(gaps)} carry no price: their cost is missing from every total here."
 
 
 def machine_matters(visit: Visit) -> list[Matter]:
