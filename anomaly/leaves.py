@@ -36,8 +36,9 @@ class Leaves(NamedTuple):
 
 def leaves_of(table: pd.DataFrame, start: Any, end: Any, dims: Sequence[str], amount: str = "cost") -> Leaves:
     """``table`` holds ``timestamp``, the dimensions and ``amount``; ``start`` and ``end`` both belong to the window."""
-    stamps, at = np.unique(pd.to_datetime(table["timestamp"]).to_numpy(), return_inverse=True)
-    now, windows, ages = _windows(stamps, np.datetime64(pd.Timestamp(start)), np.datetime64(pd.Timestamp(end)))
+    stamps, at = np.unique(_utc(table["timestamp"]).to_numpy(), return_inverse=True)
+    first, last = _utc(pd.Series([start, end])).to_numpy()
+    now, windows, ages = _windows(stamps, first, last)
     factors = [pd.factorize(table[dim], use_na_sentinel=False) for dim in dims]
     sizes = [max(len(values), 1) for _, values in factors]
     key = np.ravel_multi_index([codes for codes, _ in factors], sizes)
@@ -54,6 +55,11 @@ def leaves_of(table: pd.DataFrame, start: Any, end: Any, dims: Sequence[str], am
         np.array([sums * scale for sums, scale in zip(by_window[1:], whole, strict=True)]).reshape(-1, len(leaf)),
         ages,
     )
+
+
+def _utc(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Without a zone, in UTC; times that state none are UTC already."""
+    return pd.to_datetime(times, utc=True).dt.tz_localize(None)
 
 
 def _windows(stamps: Any, start: Any, end: Any) -> tuple[Bools, list[Bools], Floats]:

@@ -1,4 +1,4 @@
-"""An incident in one sentence, for people: what costs how much too much, since when, and what moved.
+"""An anomaly in one sentence, for people: what costs how much too much, since when, and what moved.
 
 Support-bot costs $412.00 above expected since 14:05: prompt version v7 sends 3.1x more input tokens; 92 % of it
 on gpt-5.

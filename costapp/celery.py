@@ -39,6 +39,7 @@ SCHEDULE = {
     "budgets": Bell("costapp.budgets", every(3), 6),
     "judge guardrails": Bell("costapp.judge_guardrails", every(2), 4),
     "alert rules": Bell("costapp.evaluate_rules", every(60), 55),
+    "anomalies": Bell("costapp.detect_anomalies", every(60), 55),
     "compact ingest log": Bell("costapp.compact_ingest_log", crontab(minute="7"), 1800),
     "partitions": Bell("costapp.partitions", crontab(hour="*/6", minute="13"), 3600),
     "retention": Bell("costapp.retention", crontab(hour="3", minute="23"), 3600),

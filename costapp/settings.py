@@ -198,6 +198,13 @@ BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
 BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
 BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
+# --- anomalies (services.detect_anomalies)
+
+ANOMALY_SERIES = env.number("COSTAPP_ANOMALY_SERIES", 500, least=1)
+ANOMALY_HISTORY_DAYS = env.number("COSTAPP_ANOMALY_HISTORY_DAYS", 60, least=7)
+ANOMALY_LOOK_BACK_DAYS = env.number("COSTAPP_ANOMALY_LOOK_BACK_DAYS", 45, least=1)
+ANOMALY_ALERTS_PER_WEEK = env.number("COSTAPP_ANOMALY_ALERTS_PER_WEEK", 3)
+ANOMALY_LEAST_NANO = env.number("COSTAPP_ANOMALY_LEAST_CENTS", 100) * 10_000_000
 # --- what may be scraped (the collectors read the same setting)
 
 SCRAPE_ALLOW = env.names("COSTAPP_SCRAPE_ALLOW")

@@ -15,6 +15,7 @@ from costapp.celery import ATTRIBUTE_GROUPS
 from costapp.services.allocate_gpu_hours import allocate_due
 from costapp.services.attribute import attribute_pending
 from costapp.services.deliver import Courier
+from costapp.services.detect_anomalies import detect_anomalies
 from costapp.services.digest import queue_digests
 from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.evaluate_rules import evaluate_rules
@@ -129,3 +130,9 @@ def evaluate_alert_rules() -> None:
     with _connection() as conn:
         evaluate_rules(conn)
         evaluation_heartbeat(conn, "alert rules", timezone.now(), interval_s=HEARTBEAT_S)
+
+
+@shared_task(name="costapp.detect_anomalies")
+def find_anomalies() -> None:
+    with _connection() as conn:
+        detect_anomalies(conn)

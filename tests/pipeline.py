@@ -22,6 +22,7 @@ DATA_TABLES = (
     "span", "dirty_trace", "dirty_cell", "dirty_actor", "charge_revision", "rollup_pace", "rollup_zone",
     "shared_response", "odd_trace", "retention_horizon", "charge", "charge_kind", *DERIVED_TABLES[1:],
     "alert", "alert_event", "notification", "heartbeat", "rule_state", "rule_status", "rule_pulse",
+    "anomaly", "anomaly_pulse",
     "guard_mark", "guard_state",
     "gpu_device", "gpu_place", "gpu_sample", "gpu_gap", "engine_seen", "engine_sample", "dirty_gpu_hour",
     "gpu_target", "gpu_call", "gpu_share", "gpu_hour_state", "gpu_hour", "gpu_model_hour", "gpu_use_hour", "gpu_setup",

@@ -3,7 +3,21 @@
 from django.urls import path, re_path
 
 from costapp.storage.reports.dimensions import DIMENSIONS
-from costapp.web.views import accounts, alerts, budgets, calls, connect, drill, gpus, health, overview, rules, traces
+from costapp.web.views import (
+    accounts,
+    alerts,
+    anomalies,
+    budgets,
+    calls,
+    connect,
+    drill,
+    gpus,
+    health,
+    overview,
+    rules,
+    traces,
+    what_changed,
+)
 
 dimension = "|".join(key for key in DIMENSIONS if key != "session")
 
@@ -26,6 +40,9 @@ urlpatterns = [
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/", rules.edit_rule, name="edit-rule"),
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/switch/", rules.switch_rule, name="switch-rule"),
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/delete/", rules.delete_rule, name="delete-rule"),
+    path("p/<slug:slug>/anomalies/", anomalies.anomalies, name="anomalies"),
+    path("p/<slug:slug>/anomalies/<int:anomaly_id>/judge/", anomalies.judge, name="judge-anomaly"),
+    path("p/<slug:slug>/what-changed/", what_changed.what_changed, name="what-changed"),
     path("p/<slug:slug>/gpus/", gpus.gpu_page, name="gpus"),
     path("p/<slug:slug>/health/", health.health, name="health"),
     path("p/<slug:slug>/connect/", connect.connect, name="connect"),

@@ -92,7 +92,7 @@ def test_children_lie_inside_their_root(ordinary_day: list[list[Span]]) -> None:
 
 def test_the_pasted_help_centre_triples_the_prompt() -> None:
     before, during, after = (
-        mean(span.facts.input or 0 for span in calls(traces_of(days_ago), "support-bot")) for days_ago in (10, 8, 7)
+        mean(span.facts.input or 0 for span in calls(traces_of(days_ago), "support-bot")) for days_ago in (10, 8, 6)
     )
     assert 2.5 < during / before < 3.6
     assert 0.8 < after / before < 1.25

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 OPEN = {"sign-in", "sign-out", "home"}
 OWNER_ONLY = {"new-key", "revoke-key", "new-rule", "edit-rule", "rule-preview", "switch-rule", "delete-rule"}
-EDITOR_ONLY = {"acknowledge", "snooze"}
+EDITOR_ONLY = {"acknowledge", "snooze", "judge-anomaly"}
 POSTED = (OWNER_ONLY | EDITOR_ONLY) - {"new-rule", "edit-rule"}
 PROJECT_PAGES = [
     pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN
@@ -35,6 +35,7 @@ def address(world, pattern, *, project=None):
         "dimension": "feature",
         "alert_id": alert_id(world),
         "rule_id": rule.pk,
+        "anomaly_id": anomaly_id(world),
     }
     kwargs = {
         name: value
@@ -54,6 +55,21 @@ def alert_id(world):
         (world.project.pk,),
     )
     return world.conn.execute("select id from alert where project_id = %s", (world.project.pk,)).fetchone()[0]
+
+
+def anomaly_id(world):
+    """An anomaly of the project, committed, as every client sees it."""
+    found = world.conn.execute("select id from anomaly where project_id = %s", (world.project.pk,)).fetchone()
+    if found:
+        return found[0]
+    return world.conn.execute(
+        "insert into anomaly (project_id, dimension, value, kind, state, start_at, odd_at, peak_at, end_at,"
+        " score_milli, above_nano, above_band_nano, actual_nano, new_normal, title, detail, suppressed, found_at,"
+        " changed_at) values (%s, 'feature', 'checkout', 'spike', 'open', now() - interval '2 hours',"
+        " now() - interval '2 hours', now() - interval '2 hours', now() - interval '1 hour', 7000, 5, 4, 9, false,"
+        " 'Checkout costs more.', '{}', '', now(), now()) returning id",
+        (world.project.pk,),
+    ).fetchone()[0]
 
 
 def ask(client, pattern, url):

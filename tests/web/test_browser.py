@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,12 @@ from django.db import connections
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from costapp.core.ids import span_id_text
-from costapp.models import AlertRule, IngestKey
+from costapp.models import AlertRule, Budget, IngestKey
+from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.evaluate_rules import evaluate_rules
+from costapp.storage.anomalies import Found, write
 from tests.browser_setup import find
+from tests.web.conftest import EVIL
 
 pytestmark = pytest.mark.django_db
 
@@ -36,11 +40,42 @@ class Site(NamedTuple):
     pages: dict[str, str]
 
 
+def show_an_anomaly(world) -> None:
+    """One with everything a card can have: a band, drivers, parts, a session, and a name that wants to be run."""
+    start = world.now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=50)
+    hours = [start + timedelta(hours=i) for i in range(48)]
+    cost = [10**9 * (5 if 30 <= i < 34 else 1) for i in range(48)]
+    level = [10**9] * 48
+    course = {
+        "at": [at.isoformat() for at in hours], "cost_nano": cost, "expected_nano": level,
+        "low_nano": [None, *level[1:]], "high_nano": [None, *(2 * each for each in level[1:])],
+    }  # fmt: skip
+    found = Found(
+        0, "feature", EVIL, "cache_stopped", "open", hours[30], hours[31], hours[32], hours[34], 7100, 16 * 10**9,
+        12 * 10**9, 20 * 10**9, False, f"{EVIL} costs $16.00 above expected since 14:05: it reads less from the cache.",
+        {
+            "drivers": [{"where": {"model": "gpt-4o", "team": "core"}, "actual_nano": 20 * 10**9,
+                         "expected_nano": 4 * 10**9, "share_percent": 100, "new": True}],
+            "alike": False, "user": {"user": "u-1", "session": "s-1", "cost_nano": 9 * 10**9},
+            "parts": {"volume": 10**9, "mix": 0, "prompt": -(10**8), "output": 0, "cache": 15 * 10**9, "price": 0,
+                      "other": 10**8},
+            "window": [hours[30].isoformat(), hours[34].isoformat()],
+            "before": [hours[6].isoformat(), hours[10].isoformat()], "signal": "misses", "course": course,
+            "members": [["model", "gpt-4o"], ["", ""]],
+        },
+        "budget",
+    )  # fmt: skip
+    write(world.conn, world.project.pk, [found], world.now)
+
+
 @pytest.fixture(scope="module")
 def site(world) -> Iterator[Site]:
     """The company's pages behind a socket, and the session of a signed-in superuser of it."""
     world.member.is_staff = world.member.is_superuser = True
     world.member.save()
+    Budget.objects.create(project=world.project, name="Each feature", amount_nano=10**7, dimension="feature")
+    Budget.objects.create(project=world.project, name="All of it", amount_nano=10**12)
+    evaluate_due(world.conn)
     key, _ = IngestKey.issue(world.project, "a key that was used")
     IngestKey.objects.filter(pk=key.pk).update(last_used_at=key.created_at)  # its table is wider than a phone
     client = world.client()
@@ -51,6 +86,7 @@ def site(world) -> Iterator[Site]:
     )
     evaluate_rules(world.conn)
     alert = world.scalar("select max(id) from alert")
+    show_an_anomaly(world)
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
     server.daemon_threads = False  # closing waits for requests in flight: they hold database connections
     server.set_app(StaticFilesHandler(WSGIHandler()))
@@ -63,6 +99,8 @@ def site(world) -> Iterator[Site]:
         "feature": "/p/acme/feature/?is=checkout&range=30d", "user": "/p/acme/user/?is=u-1&range=30d",
         "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
         "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
+        "budgets": "/p/acme/budgets/",
+        "anomalies": "/p/acme/anomalies/?range=30d", "what-changed": "/p/acme/what-changed/?range=7d",
         "health": "/p/acme/health/?range=30d", "alerts": "/p/acme/alerts/", "alert": f"/p/acme/alerts/{alert}/",
         "new-rule": "/p/acme/alerts/rules/new/?use=dear-answers", "rule": f"/p/acme/alerts/rules/{rule.pk}/",
         "connect": "/p/acme/connect/", "missing": "/p/acme/trace/00/",

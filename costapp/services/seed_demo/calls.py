@@ -1,5 +1,6 @@
 """One request of the invented company: a root span, what it looked up, and its model calls."""
 
+from datetime import UTC, datetime, time, timedelta
 from random import Random
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ class Visit(NamedTuple):
     """What stays the same over one session."""
 
     feature: Feature
+    at: datetime
     days_ago: int
     user: str | None
     session: str | None
@@ -28,8 +30,12 @@ class Visit(NamedTuple):
 
     @property
     def prompt_version(self) -> str | None:
-        in_force = [version for since, version in self.feature.prompt_versions if since >= self.days_ago]
-        return in_force[-1] if in_force else None
+        """The newest one released: in the morning of its day. The first was there before."""
+        versions = self.feature.prompt_versions
+        released = self.days_ago + (self.at.hour < company.RELEASE_HOUR)
+        return next((version for since, version in reversed(versions) if since >= released), None) or (
+            versions[0][1] if versions else None
+        )
 
 
 class Sizes(NamedTuple):
@@ -100,7 +106,14 @@ def _sizes(visit: Visit, turn: Turn, *, first: bool, rng: Random) -> Sizes:
 
 
 def _during(visit: Visit, incident: company.Incident) -> bool:
-    return visit.feature.name == incident.feature and incident.to_day < visit.days_ago <= incident.from_day
+    if visit.feature.name != incident.feature:
+        return False
+    first_day = visit.at.date() + timedelta(days=visit.days_ago - incident.from_day)
+    if incident.on_workdays and first_day.weekday() >= 5:
+        first_day += timedelta(days=7 - first_day.weekday())
+    start = datetime.combine(first_day, time(incident.from_hour), UTC)
+    end = start + timedelta(days=incident.from_day - incident.to_day)
+    return start <= visit.at < end
 
 
 def _call(visit: Visit, model: Model, sizes: Sizes, rng: Random) -> SpanFacts:

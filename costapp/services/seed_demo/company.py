@@ -10,6 +10,7 @@ PROJECT_NAME = "Larkfield (demo data)"
 TIME_ZONE = "Europe/Berlin"
 USERS = 5_000
 DAYS = 60
+RELEASE_HOUR = 8  # UTC: prompts and code go out in the morning
 
 
 class Model(NamedTuple):
@@ -405,12 +406,21 @@ class Incident(NamedTuple):
 
     feature: str
     from_day: int
-    to_day: int  # exclusive
+    to_day: int  # it ends on this day, at the same hour
     what: str
+    from_hour: int = 0  # UTC: things break, and are mended, when somebody releases them
+    on_workdays: bool = False  # one that would begin on a weekend begins on the Monday after
 
 
-PROMPT_TRIPLED = Incident("support-bot", 9, 7, "prompt v15 pasted the whole help centre into every request")
+PROMPT_TRIPLED = Incident(
+    "support-bot", 9, 7, "prompt v15 pasted the whole help centre into every request", from_hour=RELEASE_HOUR
+)
 CACHE_LOST = Incident(
-    "code-assist", 21, 18, "a time stamp at the start of the prompt stopped the provider's cache from hitting"
+    "code-assist",
+    21,
+    18,
+    "a time stamp at the start of the prompt stopped the provider's cache from hitting",
+    from_hour=RELEASE_HOUR,
+    on_workdays=True,
 )
 RUNAWAY_LOOP = Incident("returns-triage", 4, 3, "one return bounced between two agents for two hours")

@@ -60,6 +60,7 @@ def session_spans(feature: Feature, start_ns: int, days_ago: int, rng: Random) -
     """The traces of one session, one per turn, from ``start_ns`` on."""
     visit = Visit(
         feature=feature,
+        at=datetime.fromtimestamp(start_ns // SECOND_NS, UTC),
         days_ago=days_ago,
         user=_pick_user(rng) if feature.signed_in else None,
         session=f"s-{rng.getrandbits(48):012x}" if feature.signed_in else None,
@@ -86,8 +87,10 @@ def _conversation(feature: Feature, rng: Random) -> list[Turn]:
 
 def _runaway_loop(feature: Feature, midnight: datetime, days_ago: int, rng: Random) -> Iterator[list[Span]]:
     """One session whose two agents hand a case back and forth, the prompt growing each time."""
+    start_ns = int((midnight + timedelta(hours=9, minutes=12)).timestamp() * SECOND_NS)
     visit = Visit(
         feature=feature,
+        at=datetime.fromtimestamp(start_ns // SECOND_NS, UTC),
         days_ago=days_ago,
         user="u-01384",
         session="s-runaway00return",
@@ -95,7 +98,6 @@ def _runaway_loop(feature: Feature, midnight: datetime, days_ago: int, rng: Rand
         variant=None,
         environment="production",
     )
-    start_ns = int((midnight + timedelta(hours=9, minutes=12)).timestamp() * SECOND_NS)
     for number in range(420):
         turn = Turn(22_000 + 310 * number, 240, 0)
         spans, busy_ns = answer(visit, turn, first=number == 0, start_ns=start_ns, rng=rng)

@@ -46,7 +46,7 @@ def runaway_traces(
     feature = next(feature for feature in company.FEATURES if feature.name == company.RUNAWAY_LOOP.feature)
     session, user = f"s-loop{rng.getrandbits(32):08x}", f"u-{rng.randrange(company.USERS):05d}"
     days_ago = min((anchor - datetime.now(UTC).date()).days, 0)
-    visit = Visit(feature, days_ago, user, session, "o4-mini", None, "production")
+    visit = Visit(feature, datetime.now(UTC), days_ago, user, session, "o4-mini", None, "production")
     for number in range(RUNAWAY_MOST):
         if is_stopped(session):
             return

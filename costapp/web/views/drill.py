@@ -16,6 +16,7 @@ from costapp.storage.reports.sums import Sums, per, ratio
 from costapp.web import charts
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.anomaly_words import mark_chart
 from costapp.web.budget_parts import bars_of, pace
 from costapp.web.budgets import runs_out
 from costapp.web.filters import MAX_VALUE_LENGTH, View
@@ -121,7 +122,7 @@ def _context(visit: Visit, view: View, scope: Scope, data: Report, dimension: st
     context["split_names"] = [
         (key, name) for key, name in context["split_names"] if key != dimension and _can_split(scope, key)
     ]
-    context |= split_context(visit, view, data, fixed=fixed)
+    context |= mark_chart(visit, data, split_context(visit, view, data, fixed=fixed))
     groups = contributors(visit, view, scope, dimension, data, fixed)
     bars = bars_of(visit, dimension, value)
     draw_pace(context, data, pace(bars, view.period, view.filters))

@@ -15,6 +15,7 @@ from costapp.storage.reports.state import ModelGap, State
 from costapp.storage.reports.sums import Sums, ratio
 from costapp.web import format as fmt
 from costapp.web.access import Visit, project_page
+from costapp.web.anomaly_words import mark_chart
 from costapp.web.budget_parts import bars_of, budget_matters, month_outlook, pace
 from costapp.web.filters import View
 from costapp.web.page import default_preset, frame, project_state, show, view_of
@@ -63,7 +64,7 @@ def overview(visit: Visit) -> HttpResponse:
     if kind in {"csv", "json"}:
         return export(kind, data)
     gaps = [] if needs_charges(scope) else unpriced_gaps(visit, scope, data.total.now)
-    context = _frame(visit, view, found, by) | split_context(visit, view, data)
+    context = _frame(visit, view, found, by) | mark_chart(visit, data, split_context(visit, view, data))
     context |= {
         "matters": [
             *with_channels(visit, alert_matters(visit)),

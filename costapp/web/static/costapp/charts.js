@@ -47,6 +47,11 @@
     if (fresh && chart.dataset.href) {
       chart.on("plotly_click", (event) => {
         const point = event.points[0];
+        const hrefs = point.data.meta && point.data.meta.hrefs;
+        if (hrefs) {
+          location.assign(hrefs[point.pointNumber]);
+          return;
+        }
         const links = point.data.meta && point.data.meta.links;
         if (links) {
           const [trace, span] = links[point.pointNumber];
