@@ -42,6 +42,7 @@ SCRIPTS = (
     Script(
         "message", "from the span that crosses a limit to the message received", ("--rates", "0", "--incidents", "8")
     ),
+    Script("forecast", "how far budget forecasts are off", ("--days", "60", "--scale", "0.1")),
     Script("gpu", "1,000 GPUs scraped every 15 seconds", ("--gpus", "400", "--seconds", "45")),
     Script("end_to_end", "all of it together, 200 OK to visible", ("--rates", "4000", "--seconds", "15")),
 )

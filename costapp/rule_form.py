@@ -11,14 +11,14 @@ from costapp.core.alert_rules import Condition, threshold_unit
 from costapp.models import AlertRule, Project
 from costapp.storage.reports.cells import Unanswerable
 from costapp.storage.reports.dimensions import DIMENSIONS
-from costapp.storage.reports.rule_readings import require_readable
+from costapp.storage.reports.rule_readings import SUBJECTS, require_readable
 
 FILTER_ROWS = 2
 THRESHOLDS = ("warning", "critical", "clear")
 
 
 def subjects() -> list[tuple[str, str]]:
-    return [("", "Nothing: the whole project"), *((d.key, f"Each {d.label.lower()}") for d in DIMENSIONS.values())]
+    return [("", "Nothing: the whole project"), *((key, f"Each {subject.label}") for key, subject in SUBJECTS.items())]
 
 
 class RuleChecks(forms.ModelForm):

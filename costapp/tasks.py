@@ -1,6 +1,7 @@
 """Doorbells: each finds its work in the database, so losing, repeating or reordering any message is harmless."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -29,6 +30,8 @@ from costapp.storage.connection import connect
 BUDGET_S = 2.0
 #: The bells of budgets, rules and guardrails ring at least this often; silent for twice as long, they are told of.
 HEARTBEAT_S = 60
+#: After a restart every evaluation gets its time to run before it is missed.
+STARTED_S = time.monotonic()
 
 _local = threading.local()
 
@@ -111,7 +114,8 @@ def courier() -> Courier:
 @shared_task(name="costapp.notify")
 def notify() -> None:
     with _connection() as conn:
-        check_heartbeats(conn, timezone.now())
+        if time.monotonic() - STARTED_S > 2 * HEARTBEAT_S:
+            check_heartbeats(conn, timezone.now())
         courier().deliver_due(conn, budget_s=BUDGET_S)
 
 

@@ -49,6 +49,7 @@ class Metric(NamedTuple):
     unit: Unit
     family: Family
     formula: str  #: for the tip
+    counted: str = "requests"  #: what a minimum is a minimum of
 
 
 METRICS: dict[str, Metric] = {
@@ -80,6 +81,10 @@ METRICS: dict[str, Metric] = {
         Metric(
             "silence", "time since the last call", MINUTES, Family.SILENCE,
             "Minutes since the last 5 minutes with a call. Known for a week.",
+        ),
+        Metric(
+            "gpu_idle", "GPU idle time", PERCENT, Family.GPU,
+            "Time in which GPUs did nothing ÷ time in which they were observed.", counted="GPU minutes",
         ),
     )
 }  # fmt: skip
@@ -122,8 +127,8 @@ WINDOWS: dict[str, Window] = {
 
 
 def grain_of(metric: Metric, window: Window) -> str:
-    """Histograms are kept by the hour, so their windows end on hours."""
-    return "hour" if metric.family is Family.LATENCY and window.grain == "5m" else window.grain
+    """Histograms and GPUs are kept by the hour, so their windows end on hours."""
+    return "hour" if metric.family in (Family.LATENCY, Family.GPU) and window.grain == "5m" else window.grain
 
 
 def parse_amount(text: str | Decimal, unit: Unit) -> int:

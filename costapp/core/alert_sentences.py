@@ -78,7 +78,7 @@ def _is(rule: Wording) -> str:
 
 
 def _with(rule: Wording) -> str:
-    said = f", with at least {rule.minimum_requests:,} requests" if rule.minimum_requests else ""
+    said = f", with at least {rule.minimum_requests:,} {rule.metric.counted}" if rule.minimum_requests else ""
     return said + (f", for {span_text(rule.lasting)} or longer" if rule.lasting else "")
 
 
@@ -101,9 +101,9 @@ def span_text(span: timedelta) -> str:
 def reading_sentence(rule: Wording, subject: str, reading: Reading) -> str:
     """What is the case, figures included; ``subject`` is a name for people, "" for the whole project."""
     of = f" of {subject}" if subject else ""
-    label = rule.metric.label[:1].upper() + rule.metric.label[1:]
+    label = _capital(rule.metric.label)
     if _says_nothing(rule, reading):
-        return f"{subject or 'The project'} made {_count(reading.requests)} within {rule.window.words}" + (
+        return f"{subject or 'The project'} had {_count(rule, reading.requests)} within {rule.window.words}" + (
             "" if not reading.requests else f", and its {rule.metric.label} is unknown"
         )
     value = amount_text(reading.value, rule.metric.unit)
@@ -138,14 +138,22 @@ def over_title(rule: Wording, subject: str, reading: Reading) -> str:
 def facts(rule: Wording, name: str, reading: Reading, severity: Severity) -> tuple[Fact, ...]:
     """The figures of a message."""
     limit = rule.critical if severity is Severity.CRITICAL else rule.warning
-    found = [Fact(rule.metric.label.capitalize(), amount_text(reading.value, rule.metric.unit))]
+    found = [Fact(_capital(rule.metric.label), amount_text(reading.value, rule.metric.unit))]
     found.append(Fact("Limit", f"{'less' if rule.condition is Condition.BELOW else 'more'} than {rule.amount(limit)}"))
     if rule.condition.compares_periods:
         found.append(Fact("Period before", amount_text(reading.before, rule.metric.unit)))
     if rule.condition.needs_band and reading.band:
         found.append(Fact("Usual at this hour", _band(rule, reading)))
-    found += [Fact("Window", rule.window.words), Fact("Requests", f"{reading.requests:,}"), Fact("Rule", name)]
+    found += [
+        Fact("Window", rule.window.words),
+        Fact(_capital(rule.metric.counted), f"{reading.requests:,}"),
+        Fact("Rule", name),
+    ]
     return tuple(found)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _band(rule: Wording, reading: Reading) -> str:
@@ -154,5 +162,6 @@ def _band(rule: Wording, reading: Reading) -> str:
     return f"{amount_text(centre, rule.metric.unit)} ± {amount_text(spread, rule.metric.unit)}"
 
 
-def _count(requests: int) -> str:
-    return f"{requests:,} request{'s' if requests != 1 else ''}" if requests else "no requests"
+def _count(rule: Wording, number: int) -> str:
+    counted = rule.metric.counted
+    return f"{number:,} {counted if number != 1 else counted.removesuffix('s')}" if number else f"no {counted}"

@@ -71,6 +71,7 @@ class Device(NamedTuple):
     key: str
     pool: int  #: whose money this is; 0 = no pool
     stretches: Sequence[Stretch]  #: ascending and disjoint
+    worked_us: int | None = None  #: utilisation x time, as samples report it; None = not known
 
 
 class Buckets(NamedTuple):
@@ -139,7 +140,7 @@ def split(
     clipped = _clip(calls, start_us, end_us)
     devices = sorted(devices)
     clock = _Clock(clipped, weights, _moments(devices, start_us, end_us), (start_us, end_us))
-    hours = [_device_hour(device, clock) for device in devices]
+    hours = [_explained(_device_hour(device, clock), device.worked_us) for device in devices]
     shares: dict[int, Ints] = {}
     prefill = np.zeros(len(order))
     for pool in sorted({device.pool for device in devices}):
@@ -253,6 +254,24 @@ def _device_hour(device: Device, clock: _Clock) -> DeviceHour:
             worth[_BUCKET[state]] += rest_us * nano_per_hour
     bill_nano = (2 * sum(worth) + HOUR_US) // (2 * HOUR_US)
     return DeviceHour(device.key, device.pool, Buckets(*time), Buckets(*divide(bill_nano, worth)), unrated_us)
+
+
+def _explained(hour: DeviceHour, worked_us: int | None) -> DeviceHour:
+    """Busy time without a call stays busy only as far as the GPU worked longer than calls were active.
+
+    A sample speaks until the next one: one that met a short call would else make all the time after it look like
+    traffic that nobody traced. The rest is held. Both stay parts of the same bill.
+    """
+    if worked_us is None or not hour.us.busy:
+        return hour
+    busy_us = min(hour.us.busy, max(0, worked_us - hour.us.attributed))
+    held_us = hour.us.busy - busy_us
+    busy_nano, held_nano = divide(hour.nano.busy, [busy_us, held_us])
+    us, nano = hour.us, hour.nano
+    return hour._replace(
+        us=us._replace(busy=busy_us, held=us.held + held_us),
+        nano=nano._replace(busy=busy_nano, held=nano.held + held_nano),
+    )
 
 
 # -- claims --------------------------------------------------------------------------------------------------------

@@ -35,7 +35,12 @@ LATE_DAYS = 7  #: periods that ended so long ago are still looked at, and always
 CLOSES_AFTER = timedelta(hours=1)  #: a period whose data is not known to be complete is closed all the same
 LATE_STAYS = timedelta(hours=24)  #: an alert about late data closes by itself
 MOST_DRIVERS = 20  #: findings of one evaluation that get a driver
+LIGHT_S = 0.2  #: a budget that took longer to look at, such as one for each of thousands of users, rests after it
+REST = 8  #: times as long as it took: at most a ninth of a worker
 ROLLING_KEY = date(1970, 1, 1)  #: a rolling period moves on each day: it is one period without end
+
+
+_rests_until: dict[int, float] = {}  # per process, of its own clock
 
 
 class Outcome(NamedTuple):
@@ -72,8 +77,14 @@ def evaluate_due(conn: psycopg.Connection[Any], *, budget_s: float = 20.0) -> Ou
     require_autocommit(conn)
     deadline, total = time.monotonic() + budget_s, Outcome()
     for project_id, budget_id in store.due(conn, quiet_s=settings.BUDGET_EVERY_S):
+        began = time.monotonic()
+        if began < _rests_until.get(budget_id, 0.0):
+            continue
         total = _add(total, evaluate(conn, project_id, budget_id))
-        if time.monotonic() > deadline:
+        ended = time.monotonic()
+        if ended - began > LIGHT_S:
+            _rests_until[budget_id] = ended + REST * (ended - began)
+        if ended > deadline:
             break
     for project_id, budget_id in store.removed_with_alerts(conn):
         with conn.transaction():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 from django.conf import settings
 
-from costapp.core.alert_metrics import grain_of
+from costapp.core.alert_metrics import Family, grain_of
 from costapp.core.alert_rules import NoData, Reading, State, step
 from costapp.core.alert_windows import last_edge
 from costapp.core.alerts import Source
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: A window is judged this long after it ended: exporters batch for seconds.
 SETTLE = timedelta(seconds=60)
+#: Hours of GPUs are split once their calls have ended and been attributed.
+GPU_SETTLE = timedelta(minutes=30)
 #: Data that waits longer than this to be summed no longer holds evaluation back; the alert says how old it is.
 MOST_LAG = timedelta(minutes=15)
 #: States of so many rules are in memory at a time.
@@ -50,6 +52,8 @@ class Clock(NamedTuple):
     def edge(self, rule: AlertRule, zone: str) -> datetime:
         """End of the newest window of a rule that is over and whole."""
         grain = grain_of(rule.the_metric, rule.the_window)
+        if rule.the_metric.family is Family.GPU:
+            return last_edge(self.now - GPU_SETTLE, grain, zone)
         until = self.histograms_until if grain != "5m" else self.sums_until
         return last_edge(max(min(until, self.now - SETTLE), self.now - MOST_LAG), grain, zone)
 

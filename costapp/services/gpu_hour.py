@@ -18,7 +18,7 @@ from costapp.core import allocation
 from costapp.core.allocation import HOUR_US, Buckets, Calls, Device, Method, Sample, Sight, Split, Stretch, Weights
 from costapp.core.allocation import State as Doing
 from costapp.core.engines import Engine, Gpu, Rule, Server, servers
-from costapp.core.gpu_samples import MAX_GAP_SECONDS
+from costapp.core.gpu_samples import FULL_BP, MAX_GAP_SECONDS
 from costapp.storage.gpu_columns import CallColumns
 from costapp.storage.gpu_hours import DeviceRow, HourFacts, PlaceRow, PoolRow, RateRow, SampleRow
 
@@ -60,6 +60,10 @@ class _Readings:
     memory_us: int = 0
     energy_mj: int = 0
     energy_us: int = 0
+
+    @property
+    def worked_us(self) -> int | None:
+        return self.util_bp_us // FULL_BP if self.util_us else None
 
 
 class _Gpu(NamedTuple):
@@ -298,7 +302,9 @@ class _Book:
         places, columns = self._calls_of(server)
         pool = next((gpu.pool for gpu in gpus if gpu.pool), None)
         method, weights = _manner(pool)
-        devices = [Device(g.row.device_id, g.pool.pool_id if g.pool else 0, g.stretches) for g in gpus]
+        devices = [
+            Device(g.row.device_id, g.pool.pool_id if g.pool else 0, g.stretches, g.readings.worked_us) for g in gpus
+        ]
         split = allocation.split(
             devices, columns, start_us=self._start_us, end_us=self._end_us, method=method, weights=weights
         )

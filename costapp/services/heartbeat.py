@@ -42,7 +42,7 @@ def finding(project_id: int, beat: Heartbeat) -> Finding:
         level=Level.CRITICAL, title=f"Costapp has not evaluated {beat.name} since {since}.", subject={},
         facts=(Fact("Last run", since), Fact("Runs every", f"{beat.interval_s} s"),
                Fact("What to do", "See that the worker and beat run.")),
-        driver="", path="", group_key=f"system/heartbeat/{beat.name}", period_start=None, period_end=None,
+        driver="", path="", group_key="system/heartbeat", period_start=None, period_end=None,
         complete_until=beat.at,
     )  # fmt: skip
 

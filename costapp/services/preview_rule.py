@@ -220,14 +220,14 @@ def _slide(line: Sequence[Figures | None], width: int) -> Iterator[Figures]:
 
 
 def _flat(found: Figures) -> tuple[int, ...]:
-    numbers = (found.requests, found.unattributed, found.fallbacks, found.sessions, *found.sums)
-    return tuple(number or 0 for number in numbers)
+    beside = (found.unattributed, found.fallbacks, found.sessions, found.idle_us, found.observed_us)
+    return tuple(number or 0 for number in (found.requests, *beside, *found.sums))
 
 
 def _unflat(sample: Figures, numbers: list[int], unknown: list[int], slots: Counter[int]) -> Figures:
     """What the sample does not know stays unknown."""
-    requests, unattributed, fallbacks, sessions = numbers[:4]
-    sums = Sums._make(numbers[4:])
+    requests, unattributed, fallbacks, sessions, idle_us, observed_us = numbers[:6]
+    sums = Sums._make(numbers[6:])
     if unknown:
         sums = Sums._make(None if place in unknown else number for place, number in enumerate(sums))
     return Figures(
@@ -237,6 +237,8 @@ def _unflat(sample: Figures, numbers: list[int], unknown: list[int], slots: Coun
         None if sample.fallbacks is None else fallbacks,
         None if sample.sessions is None else sessions,
         slots if sample.slots is not None else None,
+        idle_us=None if sample.idle_us is None else idle_us,
+        observed_us=None if sample.observed_us is None else observed_us,
     )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import psycopg
 
-from costapp.core.alert_metrics import USD, amount_text
+from costapp.core.alert_metrics import USD, Family, amount_text
 from costapp.core.alert_rules import Kind, Reading, Severity, State, Transition
 from costapp.core.alert_sentences import alert_title, facts, over_title
 from costapp.core.alerts import Change, Fact, Finding, Level, Source, bounded_key
@@ -17,11 +17,12 @@ from costapp.services.rule_readings import Reader
 from costapp.storage.reports import spend
 from costapp.storage.reports.cells import needs_charges
 from costapp.storage.reports.dimensions import DIMENSIONS
+from costapp.storage.reports.rule_readings import SUBJECTS
 
 Connection = psycopg.Connection[Any]
 
 LEVELS = {Severity.WARNING: Level.WARNING, Severity.CRITICAL: Level.CRITICAL}
-LABELS = {key: dimension.label.lower() for key, dimension in DIMENSIONS.items()}
+LABELS = {key: subject.label for key, subject in SUBJECTS.items()}
 #: So many openings of one evaluation get a driver: each asks the database.
 MOST_DRIVERS = 20
 #: What a cost is explained by: the first of these that the rule does not split or filter by.
@@ -139,7 +140,7 @@ def alert_key(rule: AlertRule, subject: str, opened_at: datetime, started_at: da
 
 def subject_name(by: str, subject: str) -> str:
     """A subject as people know it; "" for the whole project."""
-    return (subject or DIMENSIONS[by].empty) if by else ""
+    return (subject or SUBJECTS[by].empty) if by else ""
 
 
 def page_path(slug: str, rule: AlertRule, subject: str, start: datetime, end: datetime) -> str:
@@ -149,5 +150,7 @@ def page_path(slug: str, rule: AlertRule, subject: str, start: datetime, end: da
         pairs.append(("range", "7d"))
     else:
         pairs += [("from", start.isoformat(timespec="minutes")), ("to", end.isoformat(timespec="minutes"))]
+    if rule.the_metric.family is Family.GPU:
+        return f"/p/{slug}/gpus/?{urlencode([pair for pair in pairs if pair[0] != 'is'])}"
     pairs += [(key, value) for key, values in rule.filter_pairs for value in values]
     return f"/p/{slug}/{rule.by}/?{urlencode(pairs)}" if rule.by else f"/p/{slug}/?{urlencode(pairs)}"

@@ -119,10 +119,10 @@ def _subject(row: BudgetRow, dimension: str, value: str) -> str | None:
 
 
 def pace(bars: list[Bar], period: Period, filters: Mapping[str, object]) -> Pace | None:
-    """Only for charts of days that show all of what the budget is about."""
+    """Only for charts of days that show all of what the budget is about; a month's budget before others."""
     if period.grain is not Grain.DAY or filters:
         return None
-    for each in bars:
+    for each in sorted(bars, key=lambda found: found.budget.period != PeriodKind.MONTH):
         days = (each.period.end_day - each.period.first_day).days
         if not each.budget.filters and days:
             return Pace(each.budget.name, each.reading.limit_nano // days)

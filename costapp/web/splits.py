@@ -51,6 +51,7 @@ TABLE = (
     "coverage",
 )
 TOP_IN_CHART = 8
+PACE_WITHIN = 2  #: times the tallest bar
 FEW_VALUES = 100  #: so many are asked for without naming them, values that only the previous period has included
 ROWS_SHOWN = 50
 ROWS_EXPORTED = 5000
@@ -304,8 +305,8 @@ def split_context(
 
 
 def draw_pace(context: dict[str, Any], found: Report, pace: Pace | None) -> None:
-    """The budget's share of a day as a line across the chart."""
-    if pace is not None:
+    """The budget's share of a day as a line across the chart; not one so far above that it would flatten the bars."""
+    if pace is not None and pace.day_nano <= PACE_WITHIN * charts.highest(found.data):
         context["figure"]["data"].append(charts.budget_line(pace.name, pace.day_nano, len(found.axis.starts)))
         context["pace"] = pace
 

@@ -205,7 +205,7 @@ def test_no_data_is_an_alert_where_the_rule_says_so(conn, priced):
     make_calls(conn, priced, 1)
     evaluate(conn)
     evaluate(conn, NOW + 61 * MINUTE)
-    assert rows(conn, "select title from alert") == ["search made no requests within 1 hour."]
+    assert rows(conn, "select title from alert") == ["search had no requests within 1 hour."]
 
 
 def test_a_lasting_alert_is_recalled_until_somebody_acknowledges_it(conn, priced):
@@ -249,7 +249,7 @@ QUESTIONS = [
     (metric, window, by)
     for metric in METRICS.values()
     for window in (WINDOWS["1h"], WINDOWS["24h"], WINDOWS["1d"])
-    for by in ("", "feature", "model", "user", "session", "team")
+    for by in ("", "feature", "model", "user", "session", "team", "gpu_node")
 ]
 
 
@@ -347,3 +347,26 @@ def test_a_rule_that_cannot_be_read_or_breaks_its_project_stops_nobody_else(conn
     rule(priced)
     assert evaluate(conn).opened == 1
     assert f"The alert rules of project {broken.pk} cannot be judged." in caplog.text
+
+
+def test_idle_gpus_are_told_by_node_and_what_was_not_observed_is_not_idle(conn, priced):
+    rule(priced, metric="gpu_idle", by="gpu_node", window="3h", warning="60", critical="90")
+    hour_us = 3_600_000_000
+    columns = "cost_nano, attributed_nano, busy_nano, held_nano, free_nano, unobserved_nano, unrated_us, util_bp_s,"
+    columns += " util_s, memory_mib_s, memory_total_mib_s, memory_s, energy_mj, energy_us, pool_id"
+    for hours, node, idle, unobserved in ((1, "n1", 70, 0), (2, "n1", 80, 0), (1, "n2", 10, 80), (2, "n3", 10, 0)):
+        conn.execute(
+            f"insert into gpu_hour ({columns}, hour_at, gpu_us, attributed_us, busy_us, held_us, free_us,"
+            " unobserved_us, project_id, gpus, node, gpu_model)"
+            f" values ({', '.join(['0'] * 15)}, %s, %s, 0, %s, %s, 0, %s, %s, 1, %s, 'H100')",
+            (NOW - timedelta(hours=hours), hour_us, hour_us * (100 - idle - unobserved) // 100,
+             hour_us * idle // 100, hour_us * unobserved // 100, priced.pk, node),
+        )  # fmt: skip
+    evaluate(conn, NOW + 31 * MINUTE)
+    assert rows(conn, "select title, path from alert") == [
+        ("GPU idle time of n1 is 75% within 3 hours, above 60%.",
+         "/p/acme/gpus/?from=2026-05-29T09%3A00%2B00%3A00&to=2026-05-29T12%3A00%2B00%3A00")
+    ]  # fmt: skip
+    assert rows(conn, "select detail from alert")[0]["facts"][3] == ["GPU minutes", "120"]
+    found = preview(conn, priced, AlertRule.objects.get(), NOW)
+    assert [(firing.subject, firing.severity.name) for firing in found.firings] == [("n1", "WARNING")]

@@ -10,6 +10,7 @@ from costapp.models import Budget
 from costapp.services.drain import drain
 from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.reprice import reprice
+from costapp.storage import budgets as store
 from costapp.storage.reports.dimensions import DIMENSIONS
 from tests.budgets.conftest import NOW, USD, look, make, open_alerts, reading, spend, titles
 
@@ -376,3 +377,26 @@ def test_spend_that_did_not_rise_has_no_driver(conn, project, channel):
         spend(conn, project, 60, moment, feature="bot")
     look(conn, budget)
     assert conn.execute("select detail ->> 'driver' from alert").fetchone() == ("",)
+
+
+def test_readings_are_kept_as_long_as_charges_and_go_with_their_budget(conn, project):
+    old, gone = make(project, name="old"), make(project, name="gone")
+    for budget in (old, gone):
+        look(conn, budget, at("2026-04-10 12:00"))
+        look(conn, budget, at("2026-05-10 12:00"))
+    gone.delete()
+    assert store.drop_before(conn, at=at("2026-05-05 00:00")) == 3
+    rows = conn.execute("select budget_id, period_key from budget_reading").fetchall()
+    assert rows == [(old.pk, date(2026, 5, 1))]
+
+
+def test_a_heavy_budget_rests_before_it_is_looked_at_again(conn, project, monkeypatch):
+    from costapp.services import evaluate_budgets
+
+    monkeypatch.setattr(evaluate_budgets, "LIGHT_S", 0.0)
+    budget = make(project)
+    try:
+        assert evaluate_due(conn).subjects == 1
+        assert evaluate_budgets._rests_until[budget.pk] > 0
+    finally:
+        evaluate_budgets._rests_until.clear()

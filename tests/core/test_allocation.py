@@ -249,6 +249,37 @@ def test_a_call_across_two_hours_pays_each_its_part():
     assert first.shares[1].tolist() == second.shares[1].tolist()
 
 
+def test_work_that_calls_explain_is_not_untraced_traffic():
+    """Each sample met a call, so all time looks busy; but the GPU worked no longer than its calls ran."""
+    busy = gpu(state=State.BUSY)
+    given_ = calls((0, 0, 900, 1, 0, 1))
+    quarter = HOUR_US // 4
+    assert hour([busy], given_).devices[0].us == Buckets(quarter, busy=3 * quarter)
+    explained = hour([busy._replace(worked_us=quarter)], given_).devices[0]
+    assert explained.us == Buckets(quarter, held=3 * quarter)
+    assert explained.nano == Buckets(RATE // 4, held=3 * RATE // 4)
+    beside = hour([busy._replace(worked_us=3 * quarter)], given_).devices[0]
+    assert beside.us == Buckets(quarter, busy=2 * quarter, held=quarter)
+    assert beside.bill_nano == RATE
+
+
+@settings(max_examples=200, deadline=None)
+@given(gpus(), call_rows, st.integers(0, 2 * HOUR_US))
+def test_what_samples_say_of_the_work_moves_money_between_busy_and_held_only(devices, rows, worked_us):
+    given_ = calls(*rows)
+    plain = hour(devices, given_)
+    told = hour([device._replace(worked_us=worked_us) for device in devices], given_)
+    for before, after in zip(plain.devices, told.devices, strict=True):
+        assert after.bill_nano == before.bill_nano
+        assert after.us.total == before.us.total
+        assert after.us._replace(busy=0, held=0) == before.us._replace(busy=0, held=0)
+        assert after.nano._replace(busy=0, held=0) == before.nano._replace(busy=0, held=0)
+        assert 0 <= after.us.busy <= max(0, worked_us - after.us.attributed)
+    assert {pool: shares.tolist() for pool, shares in told.shares.items()} == {
+        pool: shares.tolist() for pool, shares in plain.shares.items()
+    }
+
+
 def test_the_price_of_the_moment_counts():
     """A spot price that falls by half at half past: a call in each half."""
     device = Device("GPU-0", 1, [

@@ -50,7 +50,7 @@ def rate(pool):
     return GpuRate.objects.create(pool=pool, usd_per_hour=Decimal(4))
 
 
-def watch(conn, project, *, node="node-a", gpus=1, hours=1, start=AT, every=15, pod="llama-0", util=6000, **fields):
+def watch(conn, project, *, node="node-a", gpus=1, hours=1, start=AT, every=15, pod="llama-0", util=10_000, **fields):
     """Samples of the GPUs of one node, held by one pod."""
     holders = (Holder("prod", pod, "vllm"),) if pod else ()
     fields = {"util_bp": util, "util_rank": 0, "held": bool(pod), "gpu_model": "H100", **fields}

@@ -1,6 +1,7 @@
 """Doorbells: small, and wired to work that exists."""
 
 from costapp import celery, tasks
+from costapp.models import Channel
 from costapp.services.drain import drain
 from costapp.storage import outbox
 from tests.pipeline import call, drop_partitions, root, store, totals
@@ -50,3 +51,18 @@ def test_a_worker_opens_a_new_connection_after_the_database_was_away(conn, proje
     tasks.rollup()
     assert not tasks._local.conn.closed
     tasks._local.conn.close()
+
+
+def test_after_a_restart_evaluations_get_their_time_before_they_are_missed(conn, project, settings, monkeypatch):
+    settings.DATABASE_URL = conn.info.dsn + f" password={conn.info.password}"
+    monkeypatch.setattr(tasks, "_local", tasks.threading.local())
+    Channel.objects.create(project=project, name="#finops", kind="webhook", enabled=True)
+    conn.execute("insert into heartbeat values ('budgets', now() - interval '1 day', 60)")
+    tasks.notify()
+    assert totals(conn, "count(*)::int", "alert") == (0,)
+    monkeypatch.setattr(tasks, "STARTED_S", tasks.STARTED_S - 1000)
+    tasks.notify()
+    assert totals(conn, "min(title)", "alert")[0].startswith("Costapp has not evaluated budgets since")
+    tasks._local.conn.close()
+    tasks.courier().pool.shutdown()
+    tasks.courier.cache_clear()

@@ -15,7 +15,8 @@ from django.db import connections
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from costapp.core.ids import span_id_text
-from costapp.models import AlertRule, IngestKey
+from costapp.models import AlertRule, Budget, IngestKey
+from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.evaluate_rules import evaluate_rules
 from costapp.storage.anomalies import Found, write
 from tests.browser_setup import find
@@ -72,6 +73,9 @@ def site(world) -> Iterator[Site]:
     """The company's pages behind a socket, and the session of a signed-in superuser of it."""
     world.member.is_staff = world.member.is_superuser = True
     world.member.save()
+    Budget.objects.create(project=world.project, name="Each feature", amount_nano=10**7, dimension="feature")
+    Budget.objects.create(project=world.project, name="All of it", amount_nano=10**12)
+    evaluate_due(world.conn)
     key, _ = IngestKey.issue(world.project, "a key that was used")
     IngestKey.objects.filter(pk=key.pk).update(last_used_at=key.created_at)  # its table is wider than a phone
     client = world.client()
@@ -95,6 +99,7 @@ def site(world) -> Iterator[Site]:
         "feature": "/p/acme/feature/?is=checkout&range=30d", "user": "/p/acme/user/?is=u-1&range=30d",
         "model": "/p/acme/model/?is=nobody-knows-1&range=30d", "calls": "/p/acme/calls/?range=30d",
         "session": "/p/acme/session/?is=s-1", "trace": f"/p/acme/trace/{trace.hex}/", "call": call,
+        "budgets": "/p/acme/budgets/",
         "anomalies": "/p/acme/anomalies/?range=30d", "what-changed": "/p/acme/what-changed/?range=7d",
         "health": "/p/acme/health/?range=30d", "alerts": "/p/acme/alerts/", "alert": f"/p/acme/alerts/{alert}/",
         "new-rule": "/p/acme/alerts/rules/new/?use=dear-answers", "rule": f"/p/acme/alerts/rules/{rule.pk}/",

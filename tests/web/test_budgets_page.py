@@ -4,14 +4,18 @@ import html
 import re
 
 import pytest
+from django.db import connection
 
 from costapp.models import Budget, Membership
 from costapp.services.evaluate_budgets import evaluate_due
+from costapp.storage import budgets as store
+from costapp.web.format import exact_usd
 from tests.web.conftest import EVIL, add_member, add_project
 
 pytestmark = pytest.mark.django_db
 
 CENT = 10_000_000
+HALF_DOLLAR = 50 * CENT
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +26,7 @@ def budgets(world):
     Budget.objects.create(name="Whole project", amount_nano=1, **quarter, owner="Mia")
     Budget.objects.create(name="Much room", amount_nano=10**15, **quarter)
     Budget.objects.create(name="Each feature", amount_nano=10 * CENT, dimension="feature", **quarter)
+    Budget.objects.create(name="Month", amount_nano=HALF_DOLLAR, **month)
     Budget.objects.create(name="Later", amount_nano=5, starts_on="2099-01-01", **month)
     evaluate_due(world.conn)
     yield world
@@ -81,7 +86,7 @@ def test_the_file_has_every_bar_to_the_nano_dollar(budgets):
     answer = budgets.client().get("/p/acme/budgets/?format=csv")
     lines = answer.content.decode().splitlines()
     assert answer["Content-Disposition"] == 'attachment; filename="budgets-acme.csv"'
-    assert len(lines) == 1 + 2 + 3
+    assert len(lines) == 1 + 3 + 3
     total = int(budgets.scalar("select sum(cost_nano) from charge"))
     assert f"{total // 10**9}.{total % 10**9:09d}" in lines[1]
 
@@ -97,3 +102,38 @@ def test_without_a_budget_the_page_leads_to_the_admin_for_those_who_may(world):
     assert f"/admin/costapp/budget/add/?project={other.pk}" in page
     viewer = add_member(other, Membership.Role.VIEWER)
     assert "/admin/costapp/budget/add/" not in world.client(viewer).get(f"/p/{other.slug}/budgets/").content.decode()
+
+
+def test_overview_says_where_the_month_ends_and_what_is_left(budgets):
+    month = Budget.objects.get(name="Month")
+    page = budgets.client().get("/p/acme/?range=30d").content.decode()
+    reading = store.burns(budgets.conn, budgets.project.pk, budgets.now, budget_id=month.pk)[0].reading
+    assert f'title="${exact_usd(reading.forecast_nano)}"' in page
+    assert f'title="${exact_usd(max(0, HALF_DOLLAR - reading.spent_nano))}"' in page
+    assert "budget Month:" in page  # the line in the chart
+
+
+def test_overview_forecasts_the_month_without_a_budget_too(budgets):
+    other = budgets.project
+    Budget.objects.filter(project=other, period="month").delete()
+    page = budgets.client().get("/p/acme/").content.decode()
+    assert "This month&#x27;s end" in page or "This month's end" in page
+    assert "Budget left" not in page
+
+
+def test_what_is_over_is_under_needs_attention_once(budgets):
+    """An open alert says it; without one the budget itself does."""
+    client, sentence = budgets.client(), "Whole project is over its budget"
+    before = client.get("/p/acme/").content.decode()
+    with connection.cursor() as cursor:  # undone with the test
+        cursor.execute("update alert set state = 'resolved'")
+        cursor.execute("update budget_reading set states = '{}'")
+    assert before.count(sentence) <= 1
+    assert client.get("/p/acme/").content.decode().count(sentence) == 1
+
+
+def test_the_page_of_a_feature_has_its_bar(budgets):
+    page = budgets.client().get("/p/acme/feature/?is=checkout&range=30d").content.decode()
+    assert 'id="budget-burn"' in page
+    assert "Each feature, the 90 days to" in page
+    assert 'id="budget-burn"' not in budgets.client().get("/p/acme/model/?is=gpt-4o&range=30d").content.decode()

@@ -37,6 +37,20 @@ SILENCE_KNOWN = timedelta(days=7)
 FALLBACK = 8  #: core.values.ChargeFlag.FALLBACK
 
 
+class Subject(NamedTuple):
+    """What a rule can have one state for each of."""
+
+    label: str
+    empty: str  #: what '' means, in words
+
+
+GPU_NODE = "gpu_node"
+SUBJECTS: dict[str, Subject] = {
+    **{key: Subject(each.label.lower(), each.empty) for key, each in DIMENSIONS.items()},
+    GPU_NODE: Subject("GPU node", "(unnamed node)"),
+}
+
+
 class Question(NamedTuple):
     """What many rules ask together."""
 
@@ -68,6 +82,8 @@ class Figures(NamedTuple):
     sessions: int | None = None
     slots: Mapping[int, int] | None = None
     silent_s: int | None = None
+    idle_us: int | None = None
+    observed_us: int | None = None
 
 
 class Answer(NamedTuple):
@@ -113,13 +129,20 @@ VALUES: dict[str, Callable[[Figures], int | None]] = {
     "unpriced_share": lambda found: _ppm(found.sums.unpriced, found.requests),
     "unattributed_share": lambda found: _ppm(found.unattributed, found.requests),
     "silence": lambda found: found.silent_s,
+    "gpu_idle": lambda found: _ppm(found.idle_us, found.observed_us),
 }
 
 
 def require_readable(metric: Metric, window: Window, by: str, filters: Sequence[str]) -> None:
     """Raises Unanswerable, with a sentence, where no table and no index holds what is asked."""
-    dimensions = [DIMENSIONS[key] for key in {by, *filters} - {""}]
-    label = metric.label.capitalize()
+    label = metric.label[:1].upper() + metric.label[1:]
+    if metric.family is Family.GPU and (by not in ("", GPU_NODE) or filters):
+        raise Unanswerable(f"{label} is known for the whole project and for each GPU node, without filters.")
+    if metric.family is Family.GPU and window.length < timedelta(hours=1):
+        raise Unanswerable(f"{label} is kept by the hour. Choose a window of at least 1 hour.")
+    if metric.family is not Family.GPU and by == GPU_NODE:
+        raise Unanswerable(f"{label} is not known by GPU node. Group by something else, or watch GPU idle time.")
+    dimensions = [DIMENSIONS[key] for key in {by, *filters} - {"", GPU_NODE}]
     if metric.family is Family.LATENCY and not all(dimension.in_latency for dimension in dimensions):
         kept = ", ".join(d.plural for d in DIMENSIONS.values() if d.in_latency)
         raise Unanswerable(f"{label} is kept by {kept}. Group and filter by those.")
@@ -292,6 +315,23 @@ def _read_silence(
     return _answer(ends, found, rows)
 
 
+def _read_gpus(
+    conn: Connection, question: Question, ends: Sequence[datetime], limit: int, keep: Sequence[str]
+) -> Answer:
+    """Idle and observed time of GPUs. What was not observed is not idle."""
+    value = "node" if question.by else "''::text"
+    sql = f"""
+        select end_at, {value} as value, sum((gpu_us - unobserved_us) / 60000000)::bigint as n,
+               sum(held_us + free_us)::bigint, sum(gpu_us - unobserved_us)::bigint
+        from {_WINDOWS} cross join lateral (
+            select node, gpu_us, held_us, free_us, unobserved_us from gpu_hour
+            where project_id = %(project_id)s and hour_at >= w.start_at and hour_at < w.end_at) hours
+        group by 1, 2"""
+    rows = _asked(conn, question, sql, ends, limit, keep)
+    found = [(row[0], row[1], Figures(row[2], idle_us=row[3], observed_us=row[4])) for row in rows]
+    return _answer(ends, found, rows)
+
+
 def _answer(ends: Sequence[datetime], found: Sequence[tuple[datetime, str, Figures]], rows: Sequence[Row]) -> Answer:
     figures: dict[datetime, dict[str, Figures]] = {end: {} for end in ends}
     for end, subject, figure in found:
@@ -307,6 +347,7 @@ SOURCES: dict[Family, Source] = {
     Family.SESSIONS: _read_sessions,
     Family.LATENCY: _read_latency,
     Family.SILENCE: _read_silence,
+    Family.GPU: _read_gpus,
 }
 
 
