@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 from django.http import HttpResponse
 
-from costapp.core.allocation import Method
 from costapp.core.providers import SELF_HOSTED
 from costapp.models import GpuPool
 from costapp.storage.reports import gpu
@@ -23,12 +22,6 @@ DEFAULT = "7d"
 HEAT_NODES = 60
 #: Without API calls of the project: round figures of a small hosted model.
 USUAL_PRICES = gpus.Prices(150_000_000, 75_000_000, 600_000_000)
-METHOD_WORDS = {
-    Method.SHARING.value: "processor sharing",
-    Method.TOKENS.value: "token-weighted",
-    Method.PHASES.value: "phase-measured",
-    Method.CAPACITY.value: "practical capacity",
-}
 
 
 class PoolRow(NamedTuple):
@@ -45,7 +38,7 @@ class PoolRow(NamedTuple):
     @classmethod
     def of(cls, pool: Pool) -> "PoolRow":
         kilograms = None if pool.grams is None else pool.grams / 1000
-        words = METHOD_WORDS.get(pool.method, pool.method)
+        words = gpus.METHOD_WORDS.get(pool.method, pool.method)
         return cls(pool.pool_id, pool.name, pool.gpus, pool.bill, pool.has_rate, kilograms, words)
 
 
