@@ -77,7 +77,9 @@ class Decomposition(NamedTuple):
     before_nano: int
     after_nano: int
     amounts: dict[str, int]  # nano-dollars of each of PARTS, in that order
-    quantities: dict[str, Change]  # the figure behind a part: calls, tokens per call, cached share, price per token
+    quantities: dict[
+        str, Change
+    ]  # the figure behind a part: calls, tokens per call, cached share, price level (then = 1)
     unpriced_before: int  # calls without a price: in none of the amounts
     unpriced_after: int
 
@@ -118,10 +120,13 @@ def decompose(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> Decomp
     loose_old = was.cost_nano - sum(before[key].cost_nano for key in old)
     loose_new = now.cost_nano - sum(after[key].cost_nano for key in new)
     steps = [Fraction(was.cost_nano - loose_old), *_steps(old, new)]
+    repriced = Change(Fraction(1), steps[6] / steps[5]) if steps[5] else Change(None, None)
     sums = [divide_half_up(step.numerator, step.denominator) for step in steps]
     amounts = {part: sums[i + 1] - sums[i] for i, part in enumerate(PARTS)}
     amounts["other"] += loose_new - loose_old
-    return Decomposition(was.cost_nano, now.cost_nano, amounts, _quantities(was, now), was.unpriced, now.unpriced)
+    return Decomposition(
+        was.cost_nano, now.cost_nano, amounts, _quantities(was, now) | {"price": repriced}, was.unpriced, now.unpriced
+    )
 
 
 def total(usages: Iterable[Usage]) -> Usage:
@@ -187,7 +192,6 @@ def _quantities(was: Usage, now: Usage) -> dict[str, Change]:
         "prompt": change("prompt_tokens", "requests"),
         "output": change("output_tokens", "requests"),
         "cache": change("cache_read_tokens", "prompt_tokens"),
-        "price": change("cost_nano", "priced_tokens"),
     }
 
 

@@ -136,3 +136,4 @@ def evaluate_alert_rules() -> None:
 def find_anomalies() -> None:
     with _connection() as conn:
         detect_anomalies(conn)
+        evaluation_heartbeat(conn, "anomalies", timezone.now(), interval_s=10 * HEARTBEAT_S)

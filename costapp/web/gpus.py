@@ -142,17 +142,24 @@ class UnitCost(NamedTuple):
     allocation: dict[str, int | None]
     usage: dict[str, int | None]
 
+    @property
+    def is_split(self) -> bool:
+        """Whether calls said when their prompt had been read: else only all tokens together have a price."""
+        return self.model.prefill_nano > 0
+
 
 def unit_costs(models: Sequence[ModelCost]) -> list[UnitCost]:
-    kinds = ("input", "cached", "output")
     return [
-        UnitCost(
-            model,
-            {kind: model.per_million(kind, allocation=True) for kind in kinds}
-            | {"blended": model.blended_per_million(allocation=True)},
-            {kind: model.per_million(kind, allocation=False) for kind in kinds}
-            | {"blended": model.blended_per_million(allocation=False)},
-        )
+        UnitCost(model, _per_million(model, allocation=True), _per_million(model, allocation=False))
         for model in models
         if model.model
     ]
+
+
+def _per_million(model: ModelCost, *, allocation: bool) -> dict[str, int | None]:
+    is_split = model.prefill_nano > 0
+    kinds = {
+        kind: model.per_million(kind, allocation=allocation) if is_split else None
+        for kind in ("input", "cached", "output")
+    }
+    return kinds | {"blended": model.blended_per_million(allocation=allocation)}

@@ -26,8 +26,8 @@ TELLING = ("feature", "team", "model", "environment", "")
 MIXED_SIGNALS = frozenset({"cost", "requests", "silence", "retries"})
 #: What is odd and much money is told sooner: at this score, when the two last hours of a feature cost so much more than
 #: expected, in percent of the project's usual day. Noise that is also much money is rare (docs/anomalies.md).
-MATERIAL_SCORE, MATERIAL_PERCENT = 4.2, 5
-USUAL_DAYS, LEAST_DAYS = 14, 7
+MATERIAL_SCORE, MATERIAL_PERCENT = 3.5, 5
+USUAL_DAYS, LEAST_DAYS = 14, 10
 #: Kinds of which too little money is the point.
 TOO_LITTLE = frozenset({Kind.SILENCE, Kind.IDLE_GPU})
 

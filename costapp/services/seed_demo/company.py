@@ -283,6 +283,7 @@ FEATURES = (
         output_scale=2.6,
         signed_in=False,
         batch=True,
+        stream=True,
     ),
     Feature(
         "returns-triage",
@@ -343,6 +344,7 @@ FEATURES = (
         growth=0.02,
         input_scale=0.5,
         output_scale=0.6,
+        stream=True,
     ),
     Feature(
         "demand-notes",

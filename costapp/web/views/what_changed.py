@@ -130,14 +130,16 @@ def _figure(parts: Decomposition, key: str) -> str:
     change = parts.quantities.get(key)
     if change is None or (change.before is None and change.after is None):
         return ""
+    if key == "price":
+        return f"{times(change.factor)} at the same tokens" if change.factor else ""
     show_one = {
         "volume": lambda value: fmt.count(int(value)),
         "cache": lambda value: f"{percent(value)} of the prompt",
-        "price": lambda value: f"{fmt.usd(int(value * 1_000_000))} per 1M tokens",
     }.get(key, lambda value: f"{fmt.compact(round(float(value)))} tokens")
     before, after = (fmt.GAP if value is None else show_one(value) for value in change)
     factor = change.factor
-    return f"{before} → {after}" + (f" ({times(factor)})" if factor and key != "cache" else "")
+    worth_saying = factor is not None and key != "cache" and times(factor) != "1.0x"
+    return f"{before} → {after}" + (f" ({times(factor)})" if factor and worth_saying else "")
 
 
 def _steps(parts: Decomposition, rows: list[PartRow]) -> list[Step]:
