@@ -73,6 +73,8 @@ class FiltersField(forms.CharField):
 class ThresholdsField(forms.CharField):
     """``50 %, 80 %, 100 %, forecast 100 %`` as pairs of basis and percent."""
 
+    widget = forms.TextInput(attrs={"class": "vTextField"})
+
     def to_python(self, value: Any) -> Any:
         found = []
         for part in str(super().to_python(value)).replace(";", ",").split(","):

@@ -146,7 +146,8 @@ class WebhookForm(ChannelForm):
     url = SecretField(label="Address", help_text="https://… that takes a POST with JSON.")
     signing_key = SecretField(
         label="Signing key", min_length=16,
-        help_text="At least 16 characters, for example from `openssl rand -hex 32`. The receiver verifies with it.",
+        help_text="At least 16 characters, for example what <code>openssl rand -hex 32</code> prints. "
+        "The receiver verifies with it.",
     )  # fmt: skip
 
     def clean_url(self) -> str:

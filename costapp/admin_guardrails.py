@@ -1,6 +1,6 @@
 """Guardrails in the admin. The list says each one as a sentence and how many are being warned or blocked now."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
@@ -27,11 +27,21 @@ class ActingList(ChangeList):
         self.result_list = found
 
 
+class Titled(admin.ChoicesFieldListFilter):
+    """Labels of the form are parts of a sentence ("of each"): a filter names the thing."""
+
+    TITLES: ClassVar = {"per": "whose calls", "metric": "what is added up", "action": "what apps are told"}
+
+    def __init__(self, field: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(field, *args, **kwargs)
+        self.title = self.TITLES[field.name]
+
+
 @admin.register(Guardrail)
 class GuardrailAdmin(Audited, ProjectScoped):
     form = OneProjectForm
     list_display = ("name", "enabled", "sentence", "now", "level", "project")
-    list_filter = ("enabled", "per", "metric", "action", "project")
+    list_filter = ("enabled", ("per", Titled), ("metric", Titled), ("action", Titled), "project")
     list_select_related = ("project",)
     search_fields = ("name", "feature", "environment")
     search_help_text = "Searches names, features and environments."

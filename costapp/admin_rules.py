@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import ManyToManyField
 from django.http import HttpRequest
@@ -19,6 +20,7 @@ class AdminRuleForm(RuleChecks):
 
     class Meta(RuleChecks.Meta):
         fields = ("project", "filters", *RuleChecks.Meta.fields)
+        widgets = {"filters": forms.Textarea(attrs={"rows": 2, "class": "vLargeTextField"})}
 
     def clean(self) -> dict[str, Any]:
         found = super().clean()
@@ -38,6 +40,14 @@ class AlertRuleAdmin(Audited, ProjectScoped):
     search_fields = ("name", "note")
     search_help_text = "Searches names and notes."
     filter_horizontal = ("channels",)
+    fieldsets = (
+        (None, {"fields": ("project", "name", "enabled"),
+                "description": "The page Alerts of a project has this form too, with a preview on past data."}),
+        ("What it watches", {"fields": ("metric", "by", "filters", "window", "minimum_requests")}),
+        ("When it tells", {"fields": ("condition", "warning", "critical", "lasting_minutes", "no_data")}),
+        ("When it is over", {"fields": ("clear", "calm_readings")}),
+        ("Who is told", {"fields": ("channels", "remind_minutes", "note")}),
+    )  # fmt: skip
 
     @admin.display(description="what it does")
     def what(self, rule: AlertRule) -> str:

@@ -77,6 +77,14 @@ class ProjectScoped(admin.ModelAdmin):
         owned = owned_projects(request).values("pk")
         return found.filter(Q(**{f"{self.project_path}__in" if self.project_path else "pk__in": owned}))
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Who has one project is not asked which."""
+        found: dict[str, Any] = super().get_changeform_initial_data(request)
+        if self.project_path == "project" and "project" not in found:
+            projects = list(owned_projects(request)[:2])
+            found |= {"project": projects[0].pk} if len(projects) == 1 else {}
+        return found
+
     def formfield_for_foreignkey(self, db_field: ForeignKey, request: HttpRequest, **kwargs: Any) -> Any:
         """Nobody can put something into a project that is not theirs."""
         if db_field.related_model is Project:

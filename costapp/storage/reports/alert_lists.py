@@ -37,6 +37,11 @@ class AlertRow(NamedTuple):
         return [(label, text) for label, text in self.detail.get("facts", [])]
 
     @property
+    def labels(self) -> set[str]:
+        """What the facts are about: not to be said twice."""
+        return {label for label, _ in self.facts}
+
+    @property
     def driver(self) -> str:
         return str(self.detail.get("driver", ""))
 
@@ -104,11 +109,19 @@ def open_alerts(
     return _rows([row[:-1] for row in rows]), rows[0][-1] if rows else 0
 
 
+# How it was told when it was worst. A budget's last words have its final figures, an anomaly's say why it is over.
+_WAS = """(select event.title from alert_event event where event.project_id = alert.project_id
+    and event.alert_id = alert.id and event.kind in ('opened', 'escalated') order by event.id desc limit 1)"""
+_PAST_TITLE = f"""case source when 'budget' then title when 'anomaly' then concat_ws(' ', {_WAS}, nullif(title, {_WAS}))
+    else coalesce({_WAS}, title) end as title"""
+_PAST = ", ".join(_PAST_TITLE if field == "title" else field for field in AlertRow._fields)
+
+
 def past_alerts(
     conn: Connection, project_id: int, wanted: Wanted = ALL, *, before: int | None = None, limit: int = 30
 ) -> list[AlertRow]:
-    """Resolved ones, the last opened first; ``before``: an id, for the next page."""
-    sql = f"""select {_COLUMNS} from alert where {_WANTED} and state = 'resolved'
+    """Resolved ones as they were told, the last opened first; ``before``: an id, for the next page."""
+    sql = f"""select {_PAST} from alert where {_WANTED} and state = 'resolved'
         and (%(before)s::bigint is null or (opened_at, id) < (
             select opened_at, id from alert where project_id = %(project_id)s and id = %(before)s))
         order by opened_at desc, id desc limit %(limit)s"""

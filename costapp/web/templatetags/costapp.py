@@ -69,7 +69,10 @@ def ago(context: RequestContext, at: datetime | None) -> str:
 @register.simple_tag
 def lasted(since: datetime, until: datetime | None) -> str:
     """How long something was the case."""
-    return fmt.GAP if until is None else fmt.duration((until - since).total_seconds() * 1e6)
+    if until is None:
+        return fmt.GAP
+    seconds = (until - since).total_seconds()
+    return fmt.duration(seconds * 1e6) if seconds >= 1 else "at once"
 
 
 @register.simple_tag(takes_context=True)

@@ -110,6 +110,8 @@ def checks(
     has_gaps: bool,
 ) -> list[Check]:
     requests = sum(row.requests for row in services)
+    if not requests:  # nothing was priced or attributed: neither well nor badly
+        return [_arrival(total, requests), _queue(visit, queue)]
     return [
         _arrival(total, requests),
         _late(total, reasons.get(LATE, 0)),

@@ -94,7 +94,7 @@ def alert_matters(visit: Visit) -> list[Matter]:
     found = []
     if rules_are_stale(visit):
         found.append(Matter("bad", "Alert rules are not being judged: no alert is no news.", "alerts", "See Alerts"))
-    rows, _ = open_alerts(visit.conn, visit.project.pk, limit=ALERTS_SHOWN + 1)
+    rows, count = open_alerts(visit.conn, visit.project.pk, limit=ALERTS_SHOWN + 1)
     unseen = [
         row for row in rows if not row.acknowledged_at and not (row.snoozed_until and row.snoozed_until > visit.now)
     ]
@@ -103,7 +103,7 @@ def alert_matters(visit: Visit) -> list[Matter]:
         href = reverse("alert", kwargs={"slug": visit.project.slug, "alert_id": row.id})
         found.append(Matter(level, row.title, "alerts", "See the alert", href))
     if len(unseen) > ALERTS_SHOWN:
-        found.append(Matter("warn", "More alerts are open.", "alerts", "See all alerts"))
+        found.append(Matter("warn", f"{fmt.count(count)} alerts are open in all.", "alerts", "See all alerts"))
     return found
 
 
