@@ -191,13 +191,14 @@ def reports(conn: psycopg.Connection) -> None:
         conn.execute(statement.encode(), {"start": start, "last": end - timedelta(hours=1)})
     conn.execute("analyze")
     daily = Scope(1, "Europe/Berlin", start, end, Grain.DAY)
+    names = [node.node for node in gpu.nodes(conn, daily)]
     asked = {
         "total": lambda: gpu.total(conn, daily), "pools": lambda: gpu.pools(conn, daily),
         "course by day": lambda: gpu.course(conn, daily),
         "course by hour": lambda: gpu.course(conn, daily._replace(grain=Grain.HOUR)),
-        "nodes": lambda: gpu.nodes(conn, daily), "heat map by day": lambda: gpu.heat(conn, daily),
+        "nodes": lambda: gpu.nodes(conn, daily), "heat map by day": lambda: gpu.heat(conn, daily, names=names),
         "heat map by hour, 2 days": lambda: gpu.heat(
-            conn, daily._replace(grain=Grain.HOUR).between(end - timedelta(days=2), end)
+            conn, daily._replace(grain=Grain.HOUR).between(end - timedelta(days=2), end), names=names
         ),
         "idle": lambda: gpu.idle(conn, daily), "models": lambda: gpu.models(conn, daily),
         "uses": lambda: gpu.uses(conn, daily), "closing": lambda: gpu.closing(conn, daily),

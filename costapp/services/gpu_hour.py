@@ -19,7 +19,7 @@ from costapp.core.allocation import HOUR_US, Buckets, Calls, Device, Method, Sam
 from costapp.core.allocation import State as Doing
 from costapp.core.engines import Engine, Gpu, Rule, Server, servers
 from costapp.core.gpu_samples import FULL_BP, MAX_GAP_SECONDS
-from costapp.storage.gpu_columns import CallColumns
+from costapp.storage.gpu_columns import CallColumns, Shares
 from costapp.storage.gpu_hours import DeviceRow, HourFacts, PlaceRow, PoolRow, RateRow, SampleRow
 
 GAP_US = MAX_GAP_SECONDS * 1_000_000
@@ -31,20 +31,11 @@ _LOADED_MIB = 1024
 Ints = NDArray[np.int64]
 
 
-class PoolShares(NamedTuple):
-    """What the calls of the hour were attributed in one pool; `chosen` are places in the call columns."""
-
-    pool_id: int
-    chosen: Ints
-    gpu_nano: Ints
-    is_estimate: NDArray[np.bool_]
-
-
 @dataclass
 class HourResult:
     nodes: list[tuple[Any, ...]] = field(default_factory=list)  #: gpu_hours.NODE_COLUMNS
     models: list[tuple[Any, ...]] = field(default_factory=list)  #: gpu_hours.MODEL_COLUMNS
-    shares: list[PoolShares] = field(default_factory=list)
+    shares: list[Shares] = field(default_factory=list)
     lost_calls: int = 0
     unrated_calls: int = 0
     open_gpus: list[int] = field(default_factory=list)
@@ -409,7 +400,7 @@ class _Book:
         self._result.models = [(*key, *row) for key, row in sorted(self._models.items()) if any(row)]
         for pool_id in sorted(self._nano):
             chosen = np.flatnonzero(self._shared[pool_id])
-            shares = PoolShares(pool_id, chosen, self._nano[pool_id][chosen], self._estimate[chosen])
+            shares = Shares(pool_id, chosen, self._nano[pool_id][chosen], self._estimate[chosen])
             self._result.shares.append(shares)
 
 

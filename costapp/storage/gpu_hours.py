@@ -1,13 +1,13 @@
 """GPU hours on disk: what is marked, what an hour is worked out from, and what came out of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 
 from costapp.core.engines import Engine, Target
-from costapp.storage.outbox import SHARDS, lock_shard
 
 Connection = psycopg.Connection[Any]
 HOUR = timedelta(hours=1)
@@ -27,15 +27,26 @@ def projects(conn: Connection) -> list[int]:
     return [project_id for (project_id,) in rows]
 
 
-def try_lock(conn: Connection, project_id: int) -> bool:
-    """Become the only one to work out this project's GPU hours until the transaction ends."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_HOUR_LOCK, project_id)).fetchone()
-    return bool(row and row[0])
+@contextmanager
+def held(conn: Connection, project_id: int) -> Iterator[bool]:
+    """Be the only one to work out this project's GPU hours, over several transactions. False: another is at it."""
+    row = conn.execute("select pg_try_advisory_lock(%s, %s)", (_HOUR_LOCK, project_id)).fetchone()
+    is_held = bool(row and row[0])
+    try:
+        yield is_held
+    finally:
+        if is_held and not conn.closed:  # a session that ends gives its locks back
+            conn.execute("select pg_advisory_unlock(%s, %s)", (_HOUR_LOCK, project_id))
 
 
 def lock(conn: Connection, project_id: int) -> None:
-    """Like `try_lock`, but wait for it."""
+    """The same until the transaction ends; waits for it."""
     conn.execute("select pg_advisory_xact_lock(%s, %s)", (_HOUR_LOCK, project_id))
+
+
+def take_room(conn: Connection) -> None:
+    """Sort and join a million calls in memory, until the transaction ends."""
+    conn.execute("set local work_mem to '64MB'")
 
 
 def due_hours(conn: Connection, project_id: int, *, before: datetime, limit: int) -> list[datetime]:
@@ -298,14 +309,18 @@ def open_gpus(conn: Connection, project_id: int, *, hour_at: datetime) -> set[in
 
 
 def clear(conn: Connection, project_id: int, *, hour_at: datetime) -> None:
-    """Remove what was worked out for an hour before. `day` opens only the partitions its calls can be in."""
-    values = (project_id, hour_at)
+    """Remove the sums of an hour that are about to be written again."""
     for table in ("gpu_hour", "gpu_model_hour"):
-        conn.execute(f"delete from {table} where project_id = %s and hour_at = %s".encode(), values)
-    conn.execute(
-        "delete from gpu_share where project_id = %s and hour_at = %s and day between %s::date - 1 and %s::date + 1",
-        (*values, hour_at.date(), hour_at.date()),
+        conn.execute(f"delete from {table} where project_id = %s and hour_at = %s".encode(), (project_id, hour_at))
+
+
+def is_unapplied(conn: Connection, project_id: int, *, hour_at: datetime) -> bool:
+    """Whether the shares of an hour were written once and are not in all charges."""
+    found = conn.execute(
+        "select 1 from gpu_hour_state where project_id = %s and hour_at = %s and applied_at is null",
+        (project_id, hour_at),
     )
+    return found.fetchone() is not None
 
 
 def write(
@@ -331,119 +346,16 @@ def write(
     )
 
 
-# -- shares into charges -------------------------------------------------------------------------------------------
-
-# In steps with statistics: of a chain of sub-queries the planner expects one row, and may join them row by row.
-_STAGING = """
-create temp table if not exists gpu_own (day date, trace_id uuid, span_id bigint);
-create temp table if not exists gpu_changed (
-    day date, trace_id uuid, span_id bigint, gpu_nano bigint, is_estimate boolean, start_at timestamptz,
-    old_nano bigint, feature text, session_id text, user_id text);
-truncate gpu_own, gpu_changed"""
-_NEAR_DAYS = "day between %(first)s::date - 1 and %(first)s::date + 1"
-_APPLY = (
-    f"""
-insert into gpu_own select day, trace_id, span_id from gpu_call
-where project_id = %(project_id)s and hour_at = %(hour)s and {_NEAR_DAYS}
-  and get_byte(uuid_send(trace_id), 15) %% %(shards)s = %(shard)s""",
-    "analyze gpu_own",
-    f"""
-insert into gpu_changed
-select booked.*, charge.start_at, charge.cost_nano, charge.feature, charge.session_id, charge.user_id
-from (
-    select own.day, own.trace_id, own.span_id, sum(share.gpu_nano)::bigint as gpu_nano,
-           coalesce(bool_or(share.is_estimate), false) as is_estimate
-    from gpu_own own left join gpu_share share on share.project_id = %(project_id)s and share.day = own.day
-        and share.{_NEAR_DAYS} and share.trace_id = own.trace_id and share.span_id = own.span_id
-    group by 1, 2, 3
-) booked
-join charge on charge.project_id = %(project_id)s and charge.day = booked.day and charge.{_NEAR_DAYS}
-    and charge.trace_id = booked.trace_id and charge.span_id = booked.span_id
-where booked.gpu_nano is distinct from charge.gpu_nano
-   or (booked.gpu_nano is not null and charge.cost_status <> case when booked.is_estimate then 2 else 5 end)""",
-)
-_WRITE_CHANGED = (
-    "analyze gpu_changed",
-    f"""
-update charge set gpu_nano = changed.gpu_nano, cost_nano = changed.gpu_nano, rate_id = null, input_nano = 0,
-    output_nano = 0, cache_read_nano = null, cache_write_nano = null, other_nano = null, possible_nano = null,
-    avoided_nano = null, cost_status = case when changed.is_estimate then 2 else 5 end, flags = charge.flags & ~512
-from gpu_changed changed
-where changed.gpu_nano is not null and charge.project_id = %(project_id)s and charge.day = changed.day
-    and charge.{_NEAR_DAYS} and charge.trace_id = changed.trace_id and charge.span_id = changed.span_id""",
-    """
-insert into dirty_cell (project_id, bucket_at)
-select distinct %(project_id)s::int, date_bin('5 minutes', start_at, 'epoch') from gpu_changed
-where gpu_nano is not null""",
-    """
-insert into dirty_actor (project_id, quarter_at, session_id, user_id)
-select distinct %(project_id)s::int, date_bin('15 minutes', start_at, 'epoch'), session_id, user_id from gpu_changed
-where gpu_nano is not null""",
-    """
-insert into charge_revision (project_id, day, trace_id, span_id, reason, old_cost_nano, new_cost_nano,
-                             old_feature, new_feature)
-select %(project_id)s, day, trace_id, span_id, 'GPU hour worked out again', old_nano, gpu_nano, feature, feature
-from gpu_changed where gpu_nano is not null and old_nano is not null and old_nano <> gpu_nano""",
-    """
-insert into dirty_trace (project_id, day, shard, trace_id, reason)
-select distinct %(project_id)s::int, day, %(shard)s::smallint, trace_id, 'no share of a GPU hour any more'
-from gpu_changed where gpu_nano is null""",
-)
-
-
-def apply_shard(conn: Connection, project_id: int, *, hour_at: datetime, shard: int) -> int:
-    """Make the charges of one shard say what they were attributed; returns how many changed. Takes the shard's lock.
-
-    A call that has no share any more is resolved again, from its spans.
-    """
-    lock_shard(conn, shard)
-    conn.execute(_STAGING)
-    values = {
-        "project_id": project_id, "hour": hour_at, "first": hour_at.date(), "shard": shard, "shards": SHARDS,
-    }  # fmt: skip
-    changed = 0
-    for statement in _APPLY:
-        changed = conn.execute(statement.encode(), values).rowcount
-    if changed:
-        for statement in _WRITE_CHANGED:
-            conn.execute(statement.encode(), values)
-    return changed
-
-
-_USE = """
-insert into gpu_use_hour (project_id, hour_at, pool_id, feature, team, gpu_nano, requests)
-select %(project_id)s, %(hour)s, share.pool_id, charge.feature, coalesce(kind.team, ''), sum(share.gpu_nano), count(*)
-from gpu_share share
-join charge on charge.project_id = share.project_id and charge.day = share.day
-    and charge.trace_id = share.trace_id and charge.span_id = share.span_id
-left join charge_kind kind on kind.project_id = charge.project_id and kind.id = charge.kind_id
-where share.project_id = %(project_id)s and share.hour_at = %(hour)s
-    and share.day between %(first)s::date - 1 and %(first)s::date + 1
-    and charge.day between %(first)s::date - 1 and %(first)s::date + 1
-group by 3, 4, 5"""
-
-
-def finish(conn: Connection, project_id: int, *, hour_at: datetime, computed_at: datetime) -> None:
-    """Sum up who used which pool, and note that the shares of the hour, as computed then, are in all charges."""
-    values = {"project_id": project_id, "hour": hour_at, "first": hour_at.date(), "computed_at": computed_at}
-    conn.execute("delete from gpu_use_hour where project_id = %(project_id)s and hour_at = %(hour)s", values)
-    conn.execute(_USE, values)
-    conn.execute(
-        "update gpu_hour_state set applied_at = clock_timestamp()"
-        " where project_id = %(project_id)s and hour_at = %(hour)s and computed_at = %(computed_at)s",
-        values,
-    )
-
-
 class Unapplied(NamedTuple):
     hour_at: datetime
     computed_at: datetime
+    calls: int
 
 
 def unapplied(conn: Connection, project_id: int, *, limit: int) -> list[Unapplied]:
     """Hours whose shares are not in all charges, newest first."""
     rows = conn.execute(
-        "select hour_at, computed_at from gpu_hour_state where project_id = %s and applied_at is null"
+        "select hour_at, computed_at, calls from gpu_hour_state where project_id = %s and applied_at is null"
         " order by hour_at desc limit %s",
         (project_id, limit),
     )

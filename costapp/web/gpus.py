@@ -7,17 +7,26 @@ from typing import NamedTuple
 
 from django.http import QueryDict
 
+from costapp.core.allocation import Method
 from costapp.storage.reports import gpu, spend
 from costapp.storage.reports.cells import Grain, Scope
 from costapp.storage.reports.gpu import BreakEven, ModelCost
+from costapp.storage.reports.gpu_of_call import CallHour
 from costapp.storage.reports.sql import Connection
-from costapp.storage.reports.sums import Sums, per
+from costapp.storage.reports.sums import Sums, per, ratio
 
 HOUR = timedelta(hours=1)
 NANO = 10**9
 MAX_PRICE = Decimal(100_000)  #: dollars per million tokens that a reader may type
-#: Users are summed from the calls themselves, so for ranges up to this length only.
-USERS_UP_TO = timedelta(days=8)
+#: Users are summed from the calls themselves, so for ranges up to this length and number of calls only.
+USERS_UP_TO, USERS_UP_TO_CALLS = timedelta(days=8), 20_000
+
+METHOD_WORDS = {
+    Method.SHARING.value: "processor sharing",
+    Method.TOKENS.value: "token-weighted",
+    Method.PHASES.value: "phase-measured",
+    Method.CAPACITY.value: "practical capacity",
+}
 
 
 def in_hours(scope: Scope) -> Scope:
@@ -163,3 +172,21 @@ def _per_million(model: ModelCost, *, allocation: bool) -> dict[str, int | None]
         for kind in ("input", "cached", "output")
     }
     return kinds | {"blended": model.blended_per_million(allocation=allocation)}
+
+
+class CallHourRow(NamedTuple):
+    """An hour of a call for the table of its page."""
+
+    hour: CallHour
+    method_words: str
+    share: float | None  #: of what the pool attributed in the hour
+    why_open: str  #: "" = it has a share
+
+
+def call_hour_row(hour: CallHour) -> CallHourRow:
+    if hour.gpu_nano is not None:
+        share = ratio(hour.gpu_nano, hour.pool_nano or 0)
+        return CallHourRow(hour, METHOD_WORDS.get(hour.method, hour.method), share, "")
+    if hour.is_marked or not hour.is_closed:
+        return CallHourRow(hour, "", None, "still open: it is worked out ten minutes after it ended")
+    return CallHourRow(hour, "", None, "closed without a share: no engine, or no rate, is known for it")

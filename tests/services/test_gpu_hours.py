@@ -11,11 +11,12 @@ import pytest
 from costapp.core.gpu_samples import EngineSample, Gap, GapKind, GpuSample, Holder
 from costapp.core.values import Role
 from costapp.models import EngineMapping, GpuPool, GpuRate
+from costapp.services import allocate_gpu_hours
 from costapp.services.allocate_gpu_hours import _apply, allocate_all
 from costapp.services.drain import drain
 from costapp.services.reprice import reprice
 from costapp.services.verify_ledger import verify
-from costapp.storage import gpu_hours
+from costapp.storage import gpu_apply, gpu_hours
 from costapp.storage.gpu_samples import insert_engine_samples, insert_gaps, insert_samples
 from tests.pipeline import (
     DERIVED_TABLES,
@@ -178,8 +179,9 @@ def test_two_workers_that_finish_the_same_hour_wait_for_each_other(conn, project
     with open_connection() as second, open_connection() as watcher, ThreadPoolExecutor(1) as thread:
         with conn.transaction():
             gpu_hours.lock(conn, project.id)
-            gpu_hours.finish(conn, project.id, hour_at=AT, computed_at=computed_at)
-            other = thread.submit(_apply, second, project.id, gpu_hours.Unapplied(AT, computed_at))
+            hours = [gpu_hours.Unapplied(AT, computed_at, 1)]
+            gpu_apply.finish(conn, project.id, hours=hours)
+            other = thread.submit(_apply, second, project.id, hours)
             wait_until_blocked(watcher, second)
         other.result(60)
 
@@ -507,6 +509,56 @@ def test_resolving_and_repricing_again_keep_the_gpu_money(conn, project, rate):
     assert reprice(conn, project).changed == 0
     book(conn)
     assert totals(conn, "feature, gpu_nano", "gpu_use_hour") == ("late", 40_000_000)
+    assert holds(conn)
+
+
+def again(conn, hour_at=AT):
+    conn.execute("insert into dirty_gpu_hour (project_id, hour_at, node) select project_id, hour_at, '' from"
+                 " gpu_hour_state where hour_at = %s", (hour_at,))  # fmt: skip
+
+
+def test_an_hour_worked_out_again_writes_only_what_differs(conn, project, rate):
+    watch(conn, project)
+    engine(conn, project)
+    store(conn, [served(1, parent=0), served(2, parent=0, at=1200)], project_id=project.id)
+    book(conn)
+    places = conn.execute("select ctid, xmin, trace_id from gpu_share order by trace_id").fetchall()
+    again(conn)
+    assert allocate_all(conn, now=LATER) == 1
+    assert conn.execute("select ctid, xmin, trace_id from gpu_share order by trace_id").fetchall() == places
+    store(conn, [served(3, parent=0, at=1210)], project_id=project.id)
+    book(conn)
+    assert conn.execute("select ctid, xmin, trace_id from gpu_share order by trace_id").fetchall()[0] == places[0]
+    assert totals(conn, "count(*), sum(gpu_nano)::bigint") == (3, 40_000_000 + round(46 * 4 * DOLLAR / 3600))
+    assert totals(conn, "count(*)", "charge_revision") == (1,)
+    assert holds(conn)
+
+
+def test_shares_that_a_worker_left_behind_are_brought_into_charges_by_the_next(conn, project, pool, rate, monkeypatch):
+    watch(conn, project)
+    engine(conn, project)
+    store(conn, [served(1, parent=0)], project_id=project.id)
+    book(conn)
+    GpuRate.objects.filter(pool=pool).update(nano_per_hour=8 * DOLLAR)
+    with monkeypatch.context() as patched, open_connection() as other:
+        patched.setattr(gpu_apply, "stage", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            allocate_all(other, now=LATER)
+    assert totals(conn, "gpu_nano") == (40_000_000,)
+    assert totals(conn, "gpu_nano", "gpu_share") == (80_000_000,)
+    again(conn)  # and it is worked out once more before they are
+    book(conn)
+    assert totals(conn, "gpu_nano") == (80_000_000,)
+    assert holds(conn)
+
+
+def test_many_calls_are_brought_into_charges_some_shards_at_a_time(conn, project, rate, monkeypatch):
+    monkeypatch.setattr(allocate_gpu_hours, "CALLS_AT_ONCE", 5)
+    watch(conn, project, hours=2)
+    engine(conn, project)
+    store(conn, company(), project_id=project.id)
+    book(conn)
+    assert totals(conn, "count(*) filter (where gpu_nano > 0)::int") == (36,)
     assert holds(conn)
 
 

@@ -59,7 +59,9 @@ def test_pools_hours_and_models_add_up_to_the_bill(conn, fleet, scope):
     hourly = scope._replace(grain=Grain.HOUR)
     for points in (gpu.course(conn, hourly), gpu.course(conn, scope)):
         assert sum(point.bill.cost_nano for point in points) == total.cost_nano
-    assert sum(field.bill.gpu_us for field in gpu.heat(conn, hourly)) == total.gpu_us
+    fields = gpu.heat(conn, hourly, names=[node.node for node in gpu.nodes(conn, hourly)])
+    assert sum(field.bill.gpu_us for field in fields) == total.gpu_us
+    assert gpu.together(pool.bill for pool in gpu.pools(conn, scope)) == total
     assert sum(use.gpu_nano for use in gpu.uses(conn, scope)) == total.attributed_nano
     assert sum(use.gpu_nano for use in gpu.uses(conn, scope, by="team")) == total.attributed_nano
     assert sum(use.gpu_nano for use in gpu.users(conn, scope)) == total.attributed_nano

@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -15,6 +16,7 @@ from costapp.models import GpuPool, GpuRate
 from costapp.services.allocate_gpu_hours import allocate_all
 from costapp.services.drain import drain
 from costapp.storage.gpu_samples import insert_engine_samples, insert_samples
+from costapp.web import format as fmt
 from tests import pipeline
 from tests.web.conftest import World
 
@@ -171,7 +173,7 @@ def test_an_assumption_that_cannot_be_read_is_said_in_words(fleet: World, query:
 
 
 def test_users_are_listed_for_short_ranges_only(fleet: World) -> None:
-    assert "Users are listed for ranges of up to eight days." in page(fleet, "range=30d")
+    assert "Users are listed for ranges of up to eight days with at most 20,000 calls." in page(fleet, "range=30d")
     assert "u-1</a>" in page(fleet, "range=7d")
 
 
@@ -179,3 +181,37 @@ def test_without_gpus_the_page_says_how_to_send_them(fleet: World) -> None:
     html = page(fleet, "from=2024-01-01&to=2024-01-02")
     assert "No GPU was seen in this range" in html
     assert "Pools are set up" in html
+
+
+def call_page(world: World, trace: int) -> str:
+    address = f"/p/{world.project.slug}/trace/{pipeline.trace_id(trace).hex()}/{2:016x}/"
+    answer = world.client().get(address)
+    assert answer.status_code == 200
+    return " ".join(answer.content.decode().split())
+
+
+def test_the_page_of_a_call_says_which_gpu_hour_it_paid_for(fleet: World) -> None:
+    html = call_page(fleet, 900)
+    start = world_start(fleet)
+    assert 'h100 <span class="muted">processor sharing</span>' in html
+    assert urlencode({"from": start.isoformat()}) in html
+    assert '<td class="r nowrap">36.00 s</td><td class="r">100%</td>' in html
+    own = int(fleet.scalar(f"select gpu_nano from charge where trace_id = '{pipeline.trace_id(900).hex()}'"))
+    assert f'<span class="money">${fmt.exact_usd(own)}</span>' in html
+
+
+def test_the_page_of_a_call_whose_hour_is_open_says_so(fleet: World) -> None:
+    at_ns = int(fleet.now.timestamp()) * pipeline.SECOND_NS - 60 * pipeline.SECOND_NS
+    spans = [pipeline.call(902, parent=0, start_ns=at_ns, provider_raw="vllm", model_requested="llama",
+                           model_responded="llama", host=HOST, duration_us=1_000_000)]  # fmt: skip
+    pipeline.store(fleet.conn, spans, project_id=fleet.project.pk)
+    drain(fleet.conn)
+    assert "still open: it is worked out ten minutes after it ended" in call_page(fleet, 902)
+
+
+def test_the_page_of_another_call_has_no_gpu_hours(fleet: World) -> None:
+    assert "GPU hour" not in call_page(fleet, 1)
+
+
+def world_start(world: World) -> datetime:
+    return world.now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)

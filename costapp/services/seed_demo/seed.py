@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 
 from costapp.models import Membership, Project
 from costapp.services.allocate_gpu_hours import allocate_all
-from costapp.services.drain import drain
+from costapp.services.drain import drain, resolve
 from costapp.services.seed_demo import company, gpus
 from costapp.services.seed_demo.generate import day_spans
 from costapp.services.seed_demo.watch import watch_demo
@@ -80,6 +80,8 @@ def seed_demo(
         spans += insert_spans(conn, project.pk, chain.from_iterable(day_traces))
         if (today - day).days < gpus.DAYS:
             gpus.insert_day(conn, project.pk, day, day_traces, anchor=anchor, until=now)
+            resolve(conn)
+            allocate_all(conn, now=now)  # before sums are made of the charges
         traces += len(day_traces)
         drain(conn)
         tell(Progress(day, number, len(missing), traces, spans))

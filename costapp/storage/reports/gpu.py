@@ -4,6 +4,7 @@ A range is [start, end) in whole UTC hours; buckets of a chart are hours or days
 without a rate is unknown, not 0: ``unrated_us`` beside it says how much GPU time that is.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -140,6 +141,11 @@ def total(conn: Connection, scope: Scope) -> Bill:
     return Bill._make(run(conn, f"select {SUMS} from gpu_hour where {IN_RANGE}", params(scope))[0])
 
 
+def together(bills: Iterable[Bill]) -> Bill:
+    """The bill of several pools or nodes."""
+    return Bill(*(sum(column) for column in zip(Bill(), *bills, strict=True)))
+
+
 def pools(conn: Connection, scope: Scope) -> list[Pool]:
     """Every pool with GPUs in the range, the dearest first; GPUs of no pool are pool 0."""
     sql = f"""
@@ -173,14 +179,18 @@ def nodes(conn: Connection, scope: Scope, *, limit: int = 500) -> list[Node]:
     return [Node._make((*row[:7], Bill._make(row[7:]))) for row in run(conn, sql, params(scope, limit=limit))]
 
 
-def heat(conn: Connection, scope: Scope, *, limit: int = 60) -> list[NodeHour]:
-    """Node x bucket for the heat map: the ``limit`` dearest nodes. Fields without data are missing, not 0."""
+#: What a field of the heat map says.
+_FIELD = ("cost_nano", "gpu_us", "attributed_us", "busy_us", "unrated_us", "util_bp_s", "util_s")
+_FIELD_SUMS = ", ".join(f"sum({name})::bigint" for name in _FIELD)
+
+
+def heat(conn: Connection, scope: Scope, *, names: Sequence[str]) -> list[NodeHour]:
+    """Node x bucket for the heat map, as far as its fields need it. Fields without data are missing, not 0."""
     sql = f"""
-        with dearest as materialized (
-            select node from gpu_hour where {IN_RANGE} group by 1 order by sum(gpu_us) desc, 1 limit %(limit)s)
-        select node, {_bucket(scope)}, {SUMS} from gpu_hour
-        where {IN_RANGE} and node = any(array(select node from dearest)) group by 1, 2 order by 1, 2"""
-    return [NodeHour(row[0], row[1], Bill._make(row[2:])) for row in run(conn, sql, params(scope, limit=limit))]
+        select node, {_bucket(scope)}, {_FIELD_SUMS} from gpu_hour
+        where {IN_RANGE} and node = any(%(names)s) group by 1, 2 order by 1, 2"""
+    rows = run(conn, sql, params(scope, names=list(names)))
+    return [NodeHour(row[0], row[1], Bill(**dict(zip(_FIELD, row[2:], strict=True)))) for row in rows]
 
 
 class IdleTrend(NamedTuple):

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 from django.http import HttpResponse
 
-from costapp.core.allocation import Method
 from costapp.core.providers import SELF_HOSTED
 from costapp.models import GpuPool
 from costapp.storage.reports import gpu
@@ -23,12 +22,6 @@ DEFAULT = "7d"
 HEAT_NODES = 60
 #: Without API calls of the project: round figures of a small hosted model.
 USUAL_PRICES = gpus.Prices(150_000_000, 75_000_000, 600_000_000)
-METHOD_WORDS = {
-    Method.SHARING.value: "processor sharing",
-    Method.TOKENS.value: "token-weighted",
-    Method.PHASES.value: "phase-measured",
-    Method.CAPACITY.value: "practical capacity",
-}
 
 
 class PoolRow(NamedTuple):
@@ -45,7 +38,7 @@ class PoolRow(NamedTuple):
     @classmethod
     def of(cls, pool: Pool) -> "PoolRow":
         kilograms = None if pool.grams is None else pool.grams / 1000
-        words = METHOD_WORDS.get(pool.method, pool.method)
+        words = gpus.METHOD_WORDS.get(pool.method, pool.method)
         return cls(pool.pool_id, pool.name, pool.gpus, pool.bill, pool.has_rate, kilograms, words)
 
 
@@ -75,7 +68,7 @@ def gpu_page(visit: Visit) -> HttpResponse:
     bars = gpu_charts.bars([p for p in gpu.course(visit.conn, scope) if chosen in (None, p.pool_id)], axis)
     if visit.request.GET.get("format") == "csv":
         return _csv(visit, bars)
-    bill = gpu.total(visit.conn, scope) if chosen is None else next(p.bill for p in pools if p.pool_id == chosen)
+    bill = gpu.together(pool.bill for pool in pools if chosen in (None, pool.pool_id))
     nodes = [node for node in gpu.nodes(visit.conn, scope) if chosen in (None, node.pool_id)]
     closing = gpu.closing(visit.conn, scope)
     context = _frame(visit, view, chosen) | {
@@ -90,7 +83,7 @@ def gpu_page(visit: Visit) -> HttpResponse:
             if chosen in (None, row.pool_id)
         ],
     }  # fmt: skip
-    context |= _heat(visit, scope, axis, nodes) | _models(visit, scope, chosen) | _uses(visit, scope, chosen)
+    context |= _heat(visit, scope, axis, nodes) | _models(visit, scope, chosen) | _uses(visit, scope, chosen, closing)
     return show(visit, "gpus.html", context)
 
 
@@ -136,7 +129,7 @@ def _matters(closing: Closing, nodes: list[Node]) -> list[Matter]:
 
 def _heat(visit: Visit, scope: Scope, axis: TimeAxis, nodes: list[Node]) -> dict[str, Any]:
     names = list(dict.fromkeys(node.node for node in nodes))[:HEAT_NODES]
-    rows = gpu.heat(visit.conn, scope, limit=HEAT_NODES)
+    rows = gpu.heat(visit.conn, scope, names=names)
     return {"heat": gpu_charts.heat_map(rows, axis, names), "heat_nodes": len(names), "all_nodes": len(nodes)}
 
 
@@ -170,12 +163,12 @@ def _times(factor: float | None) -> str:
     return f"{factor:,.1f} times" if factor >= 2 else fmt.percent(factor)
 
 
-def _uses(visit: Visit, scope: Scope, chosen: int | None) -> dict[str, Any]:
+def _uses(visit: Visit, scope: Scope, chosen: int | None, closing: Closing) -> dict[str, Any]:
     found = {
         by: [row for row in gpu.uses(visit.conn, scope, by=by) if chosen in (None, row.pool_id)]
         for by in ("feature", "team")
     }
-    is_short = scope.end - scope.start <= gpus.USERS_UP_TO
+    is_short = scope.end - scope.start <= gpus.USERS_UP_TO and closing.calls <= gpus.USERS_UP_TO_CALLS
     users = [row for row in gpu.users(visit.conn, scope) if chosen in (None, row.pool_id)] if is_short else []
     return {"features": found["feature"], "teams": found["team"], "users": users, "users_known": is_short}
 

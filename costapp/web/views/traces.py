@@ -6,13 +6,16 @@ from uuid import UUID
 from django.http import Http404, HttpResponse
 
 from costapp.core.ids import span_id_from_text
+from costapp.core.providers import SELF_HOSTED
 from costapp.storage.reports import calls as call_reports
 from costapp.storage.reports.calls import Charge
+from costapp.storage.reports.gpu_of_call import hours_of
 from costapp.storage.reports.traces import revisions, trace_spans
 from costapp.web import charts
 from costapp.web.access import Visit, project_page
 from costapp.web.explanation import explanation
 from costapp.web.filters import MAX_VALUE_LENGTH
+from costapp.web.gpus import CallHourRow, call_hour_row
 from costapp.web.page import frame, show
 from costapp.web.views.calls import shown
 from costapp.web.waterfall import waterfall
@@ -74,8 +77,16 @@ def call(visit: Visit, trace: str, span: str) -> HttpResponse:
             "charge": charge,
             "why": explanation(visit.conn, visit.project.pk, charge),
             "revisions": _revisions(visit, charge),
+            "gpu_hours": _gpu_hours(visit, charge),
         }
     return show(visit, "call.html", context)
+
+
+def _gpu_hours(visit: Visit, charge: Charge) -> list[CallHourRow]:
+    if charge.provider != SELF_HOSTED:
+        return []
+    hours = hours_of(visit.conn, visit.project.pk, day=charge.day, trace_id=charge.trace_id, span_id=charge.span_id)
+    return [call_hour_row(hour) for hour in hours]
 
 
 def _trace_context(visit: Visit, trace: str, span_id: int | None) -> dict[str, Any]:
