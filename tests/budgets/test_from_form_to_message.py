@@ -176,6 +176,7 @@ def test_a_channel_is_added_and_tried_in_the_admin(conn, project, tab, site, rec
     [told] = receiver.answered("ok")
     assert "Test message from Costapp: #finops works." in told.body.decode()
     tab.locator("#content-main").get_by_role("link", name="Delivery log").click()
+    tab.wait_for_url("**/costapp/notification/**")
     assert tab.locator("#result_list tbody tr").count() == 1
     assert "failed" in tab.locator("#result_list tbody tr").inner_text().lower()
     assert tab.complaints == []
