@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 
@@ -9,10 +10,12 @@ from costapp.core import calls, price_explain
 from costapp.core.engines import own
 from costapp.core.price_explain import Explanation
 from costapp.core.pricing import with_gpu
+from costapp.core.providers import SELF_HOSTED
 from costapp.core.values import Call, Priced, Span, Verdict
 from costapp.services.attribute import rate_book
 from costapp.services.gather import Gatherer
 from costapp.storage import charges, gpu_calls, traces
+from costapp.storage.reports.gpu_of_call import CallHour, hours_of
 from costapp.storage.token_rules import load_token_rules
 from costapp.storage.traces import Node
 
@@ -28,6 +31,7 @@ class ExplainedCall(NamedTuple):
     price: Explanation
     booked_nano: int | None  #: what the charge says; None if unpriced
     is_booked: bool  #: false while the trace waits to be attributed
+    gpu_hours: list[CallHour]  #: of a self-hosted call
 
 
 class ExplainedTrace(NamedTuple):
@@ -76,6 +80,20 @@ def _explained(conn: psycopg.Connection, project_id: int, spans: list[Span], nod
         charge = booked.get((call.trace_id, call.span_id))
         price = price_explain.explain(book, call, priced._replace(cost_nano=charge.cost_nano) if charge else priced)
         priced_calls.append(
-            ExplainedCall(call, priced, price, charge.cost_nano if charge else None, charge is not None)
+            ExplainedCall(
+                call,
+                priced,
+                price,
+                charge.cost_nano if charge else None,
+                charge is not None,
+                _gpu_hours(conn, project_id, call),
+            )
         )
     return ExplainedTrace(project_id, verdicts, priced_calls)
+
+
+def _gpu_hours(conn: psycopg.Connection, project_id: int, call: Call) -> list[CallHour]:
+    if call.provider != SELF_HOSTED:
+        return []
+    day, trace_id, span_id = charges.key_of(call)
+    return hours_of(conn, project_id, day=day, trace_id=UUID(bytes=trace_id), span_id=span_id)

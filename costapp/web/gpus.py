@@ -180,13 +180,8 @@ class CallHourRow(NamedTuple):
     hour: CallHour
     method_words: str
     share: float | None  #: of what the pool attributed in the hour
-    why_open: str  #: "" = it has a share
 
 
 def call_hour_row(hour: CallHour) -> CallHourRow:
-    if hour.gpu_nano is not None:
-        share = ratio(hour.gpu_nano, hour.pool_nano or 0)
-        return CallHourRow(hour, METHOD_WORDS.get(hour.method, hour.method), share, "")
-    if hour.is_marked or not hour.is_closed:
-        return CallHourRow(hour, "", None, "still open: it is worked out ten minutes after it ended")
-    return CallHourRow(hour, "", None, "closed without a share: no engine, or no rate, is known for it")
+    share = None if hour.gpu_nano is None else ratio(hour.gpu_nano, hour.pool_nano or 0)
+    return CallHourRow(hour, METHOD_WORDS.get(hour.method, hour.method), share)

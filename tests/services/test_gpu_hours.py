@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import psycopg
 import pytest
+from django.core.management import call_command
 
 from costapp.core.gpu_samples import EngineSample, Gap, GapKind, GpuSample, Holder
 from costapp.core.values import Role
@@ -29,6 +30,7 @@ from tests.pipeline import (
     root,
     store,
     totals,
+    trace_id,
 )
 
 HOUR = timedelta(hours=1)
@@ -550,6 +552,20 @@ def test_shares_that_a_worker_left_behind_are_brought_into_charges_by_the_next(c
     book(conn)
     assert totals(conn, "gpu_nano") == (80_000_000,)
     assert holds(conn)
+
+
+def test_explain_names_the_gpu_hours_of_a_call(conn, project, rate, settings, capsys):
+    settings.DATABASE_URL = conn.info.dsn + f" password={conn.info.password}"
+    watch(conn, project)
+    engine(conn, project)
+    store(conn, [served(1, parent=0)], project_id=project.id)
+    drain(conn)
+    call_command("explain", trace_id(1).hex())
+    assert "GPU hour 2026-05-29 12:00 UTC: still open" in capsys.readouterr().out
+    book(conn)
+    call_command("explain", trace_id(1).hex())
+    text = capsys.readouterr().out
+    assert "GPU hour 2026-05-29 12:00 UTC: $0.04 of pool h100, in which it ran for 36.000 s." in text
 
 
 def test_many_calls_are_brought_into_charges_some_shards_at_a_time(conn, project, rate, monkeypatch):

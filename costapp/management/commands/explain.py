@@ -8,11 +8,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from costapp.core.ids import span_id_text, trace_id_text
-from costapp.core.money import format_usd
+from costapp.core.money import format_nano, format_usd
 from costapp.core.values import Call
 from costapp.models import Project
 from costapp.services.explain_trace import ExplainedCall, ExplainedSpan, ExplainedTrace, explain_trace
 from costapp.storage.connection import connect
+from costapp.storage.reports.gpu_of_call import CallHour
 
 
 def trace_id(text: str) -> bytes:
@@ -72,12 +73,24 @@ class Command(BaseCommand):
         self.stdout.write(f"    {_attribution(call)}")
         for text in one.price.texts():
             self.stdout.write(f"    {text}")
+        for hour in one.gpu_hours:
+            self.stdout.write(f"    {_gpu_hour(hour)}")
         self.stdout.write(f"    {_verdict(one)}")
 
 
 def _attribution(call: Call) -> str:
     parts = (("feature", call.feature), ("user", call.user), ("session", call.session), ("team", call.team))
     return ", ".join(f"{name} {value}" for name, value in parts if value) or "not attributed"
+
+
+def _gpu_hour(hour: CallHour) -> str:
+    text = f"GPU hour {hour.hour_at:%Y-%m-%d %H:%M} UTC"
+    if hour.gpu_nano is None:
+        return f"{text}: {hour.why_no_share}."
+    seconds = hour.active_us / 1_000_000
+    return (
+        f"{text}: {format_nano(hour.gpu_nano)} of pool {hour.pool or '(none)'}, in which it ran for {seconds:,.3f} s."
+    )
 
 
 def _verdict(one: ExplainedCall) -> str:

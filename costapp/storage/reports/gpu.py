@@ -146,27 +146,45 @@ def together(bills: Iterable[Bill]) -> Bill:
     return Bill(*(sum(column) for column in zip(Bill(), *bills, strict=True)))
 
 
-def pools(conn: Connection, scope: Scope) -> list[Pool]:
-    """Every pool with GPUs in the range, the dearest first; GPUs of no pool are pool 0."""
-    sql = f"""
-        with by_hour as (
-            select pool_id, hour_at, sum(gpus) as gpus, {_NAMED_SUMS} from gpu_hour where {IN_RANGE} group by 1, 2)
-        select pool_id, coalesce(max(pool.name), ''), coalesce(max(pool.method), 'sharing'), max(pool.grams_per_kwh),
-               coalesce(max(pool.pue), 1), max(gpus)::int, {SUMS}
-        from by_hour left join costapp_gpupool pool on pool.id = pool_id and pool.project_id = %(project_id)s
-        group by 1 order by sum(cost_nano) desc, 1"""
-    return [Pool._make((*row[:6], Bill._make(row[6:]))) for row in run(conn, sql, params(scope))]
-
-
 def _bucket(scope: Scope, at: str = "hour_at") -> str:
     """The start of the chart bucket an hour lies in. Finer buckets than hours are not kept."""
     return f"date_trunc('day', {at}, %(time_zone)s)" if scope.grain is Grain.DAY else at
 
 
+# Every figure of the page's head in one pass: nodes are summed up by hour first, so that days are told for hours only.
+_BY_HOUR = f"""
+with by_hour as (
+    select pool_id, hour_at, sum(gpus) as gpus, {_NAMED_SUMS} from gpu_hour where {IN_RANGE} group by 1, 2)"""
+
+
+def pools(conn: Connection, scope: Scope) -> list[Pool]:
+    """Every pool with GPUs in the range, the dearest first; GPUs of no pool are pool 0."""
+    return pools_and_course(conn, scope)[0]
+
+
 def course(conn: Connection, scope: Scope) -> list[Point]:
     """The split over time by pool: bars that add up to the bill. Buckets without GPUs are left out."""
-    sql = f"""select {_bucket(scope)}, pool_id, {SUMS} from gpu_hour where {IN_RANGE} group by 1, 2 order by 1, 2"""
-    return [Point(row[0], row[1], Bill._make(row[2:])) for row in run(conn, sql, params(scope))]
+    return pools_and_course(conn, scope)[1]
+
+
+def pools_and_course(conn: Connection, scope: Scope) -> tuple[list[Pool], list[Point]]:
+    """`pools` and `course`, read once."""
+    sql = f"""{_BY_HOUR}
+        select bucket_at, pool_id, max(gpus)::int, {SUMS}
+        from (select *, {_bucket(scope)} as bucket_at from by_hour) hours
+        group by grouping sets ((bucket_at, pool_id), (pool_id)) order by 1, 2"""
+    rows = run(conn, sql, params(scope))
+    points = [Point(row[0], row[1], Bill._make(row[3:])) for row in rows if row[0] is not None]
+    known = {row[0]: row[1:] for row in run(conn, _POOLS, params(scope))}
+    found = [
+        Pool._make((row[1], *known.get(row[1], ("", "sharing", None, 1)), row[2], Bill._make(row[3:])))
+        for row in rows
+        if row[0] is None
+    ]
+    return sorted(found, key=lambda pool: (-pool.bill.cost_nano, pool.pool_id)), points
+
+
+_POOLS = "select id, name, method, grams_per_kwh, pue from costapp_gpupool where project_id = %(project_id)s"
 
 
 def nodes(conn: Connection, scope: Scope, *, limit: int = 500) -> list[Node]:

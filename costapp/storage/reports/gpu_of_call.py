@@ -24,6 +24,15 @@ class CallHour(NamedTuple):
     is_marked: bool  #: waits to be worked out again
 
     @property
+    def why_no_share(self) -> str:
+        """ "" = it has one."""
+        if self.gpu_nano is not None:
+            return ""
+        if self.is_marked or not self.is_closed:
+            return "still open: it is worked out ten minutes after it ended"
+        return "closed without a share: no engine, or no rate, is known for it"
+
+    @property
     def end_at(self) -> datetime:
         return self.hour_at + _HOUR
 

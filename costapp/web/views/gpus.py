@@ -60,12 +60,12 @@ class Matter(NamedTuple):
 def gpu_page(visit: Visit) -> HttpResponse:
     view = view_of(visit, default=DEFAULT)
     scope = gpus.in_hours(view.scope(visit.project.pk, visit.project.time_zone))._replace(filters={})
-    pools = gpu.pools(visit.conn, scope)
+    pools, course = gpu.pools_and_course(visit.conn, scope)
     if not pools:
         return show(visit, "gpus.html", _frame(visit, view, None) | {"known_pools": _known_pools(visit)})
     chosen = gpus.read_pool(visit.request.GET, [pool.pool_id for pool in pools])
     axis = TimeAxis(bucket_starts(scope), scope.end, scope.grain, visit.zone, visit.now)
-    bars = gpu_charts.bars([p for p in gpu.course(visit.conn, scope) if chosen in (None, p.pool_id)], axis)
+    bars = gpu_charts.bars([point for point in course if chosen in (None, point.pool_id)], axis)
     if visit.request.GET.get("format") == "csv":
         return _csv(visit, bars)
     bill = gpu.together(pool.bill for pool in pools if chosen in (None, pool.pool_id))
