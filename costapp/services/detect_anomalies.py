@@ -20,12 +20,14 @@ from costapp.core.money import format_usd
 from costapp.models import Channel
 from costapp.services import alerts
 from costapp.services.anomalies.causes import DAYS_BACK, MOST_LEAVES, cause_of, words_of
+from costapp.services.anomalies.pools import cause_of_pool, judge_pools
 from costapp.services.anomalies.series import DIMENSIONS, Limits, Odd, judge_series
 from costapp.services.anomalies.stories import SLACK, Excess, Story, in_telling_order, same_money
 from costapp.storage import anomalies as store
 from costapp.storage.anomalies import Anomaly, Found, Pulse
 from costapp.storage.connection import RETRYABLE, require_autocommit
 from costapp.storage.reports.anomaly_cells import LEAF_MEASURES, Leaf, first_cell, leaves
+from costapp.storage.reports.anomaly_pools import POOL
 from costapp.storage.reports.cells import Grain, Scope
 from costapp.storage.reports.rule_readings import complete_until
 
@@ -105,12 +107,14 @@ class _Run:
             return Tally()
         since = self._since(before, older)
         judged = judge_series(self.conn, self.project_id, self.zone, first, self.until, since, limits())
-        stories = self._stories(judged.odd)
+        idle, pools = judge_pools(self.conn, self.project_id, self.zone, self.until, since, limits(), judged.series)
+        stories = [*self._stories(judged.odd), *(Story(odd, ()) for odd in idle)]
         told = self._keep(stories, since)
+        series = judged.series + pools
         took_us = (time.perf_counter_ns() - began) // 1000
-        pulse = Pulse(self.until, first, self.now, took_us, judged.series, judged.beyond, len(judged.odd))
+        pulse = Pulse(self.until, first, self.now, took_us, series, judged.beyond, len(judged.odd) + len(idle))
         store.write_pulse(self.conn, self.project_id, pulse)
-        return Tally(1, judged.series, len(judged.odd), told)
+        return Tally(1, series, len(judged.odd) + len(idle), told)
 
     def _since(self, before: Pulse | None, older: bool) -> datetime:
         back = timedelta(days=settings.ANOMALY_LOOK_BACK_DAYS)
@@ -144,7 +148,7 @@ class _Run:
 
     def _keep(self, stories: Sequence[Story], since: datetime) -> int:
         known = store.since(self.conn, self.project_id, since - CONTINUES)
-        quiet = [(story.lead.start_at, story.lead.end_at) for story in stories]
+        quiet = [(story.lead.start_at, story.lead.end_at) for story in stories if story.lead.dimension != POOL]
         matches = _matched(stories, known)
         found = [
             self._found(story, match, [time for time in quiet if time != (story.lead.start_at, story.lead.end_at)])
@@ -158,7 +162,10 @@ class _Run:
 
     def _found(self, story: Story, match: Anomaly | None, quiet: Sequence[tuple[datetime, datetime]]) -> Found:
         odd, anomaly = story.lead, story.lead.anomaly
-        cause = cause_of(self.conn, self.project_id, self.zone, odd, quiet)
+        if odd.dimension == POOL:
+            cause = cause_of_pool(self.conn, self.project_id, self.zone, odd)
+        else:
+            cause = cause_of(self.conn, self.project_id, self.zone, odd, quiet)
         members = sorted([each.dimension, each.value] for each in story.members)
         return Found(
             id=match.id if match else 0,
@@ -233,7 +240,10 @@ class _Run:
         facts = [
             Fact("Above expected", format_usd(each.above_nano)),
             Fact("Beyond the usual band", format_usd(each.above_band_nano)),
-            Fact("Cost in that time", format_usd(each.actual_nano)),
+            Fact(
+                "Idle money in that time" if each.dimension == POOL else "Cost in that time",
+                format_usd(each.actual_nano),
+            ),
         ]
         drivers = each.detail["drivers"]
         return Finding(
@@ -243,7 +253,7 @@ class _Run:
             key=alert_key(each.id),
             level=Level.INFO if each.new_normal else Level.WARNING,
             title=each.title,
-            subject={each.dimension: each.value} if each.dimension else {},
+            subject={each.dimension: each.detail.get("pool", each.value)} if each.dimension else {},
             facts=tuple(facts),
             driver=f"Driven by {words_of(drivers[0]['where'])}." if drivers else "",
             path=f"/p/{self.slug}/anomalies/?{urlencode({'id': each.id})}",

@@ -219,11 +219,12 @@ def feed(
 
 def marks(conn: Connection, project_id: int, start: datetime, end: datetime, subject: tuple[str, str] | None,
           *, limit: int = 50) -> list[Mark]:  # fmt: skip
-    """What charts mark: all anomalies of a time, or those told by one slice or seen in it. Dismissed ones are not."""
+    """What charts mark: all anomalies of a time, or those told by one slice or seen in it. Dismissed ones are not,
+    and those of GPU pools, whose idle time is no cost of calls."""
     sql = """
         select id, start_at, end_at, title, above_nano from anomaly
         where project_id = %(project_id)s and start_at < %(end)s and end_at > %(start)s
-              and state <> 'withdrawn' and verdict <> 'dismissed'
+              and state <> 'withdrawn' and verdict <> 'dismissed' and dimension <> 'gpu_pool'
               and (%(dimension)s::text is null or (dimension = %(dimension)s and value = %(value)s)
                    or detail->'members' @> jsonb_build_array(jsonb_build_array(%(dimension)s::text, %(value)s::text)))
         order by above_nano desc, id limit %(limit)s"""

@@ -11,6 +11,7 @@ from anomaly.detect_signals import Kind
 from costapp.services.anomalies.series import TOO_LITTLE
 from costapp.storage import anomalies as store
 from costapp.storage.anomalies import Anomaly, Mark
+from costapp.storage.reports.anomaly_pools import POOL
 from costapp.storage.reports.cells import Grain
 from costapp.storage.reports.dimensions import DIMENSIONS
 from costapp.web.access import Visit
@@ -77,12 +78,18 @@ class Card(NamedTuple):
     href: str
 
     @property
+    def is_pool(self) -> bool:
+        return self.anomaly.dimension == POOL
+
+    @property
     def chart_id(self) -> str:
         return f"figure-anomaly-{self.anomaly.id}"
 
 
 def card(visit: Visit, found: Anomaly) -> Card:
-    detail, subject = found.detail, [(found.dimension, found.value)] if found.dimension else []
+    detail = found.detail
+    is_pool = found.dimension == POOL
+    subject = [(found.dimension, found.value)] if found.dimension and not is_pool else []
     span = [("from", found.start_at.isoformat()), ("to", found.end_at.isoformat())]
     window, before, user = detail.get("window"), detail.get("before"), detail.get("user")
     return Card(
@@ -93,9 +100,9 @@ def card(visit: Visit, found: Anomaly) -> Card:
         _figure(visit, found),
         [_driver(visit, each, subject, span) for each in detail.get("drivers", [])],
         [(PART_WORDS[part], amount) for part, amount in _parts(detail).items()],
-        _page(visit, "calls", [*subject, *span]),
+        "" if is_pool else _page(visit, "calls", [*subject, *span]),
         _compared(visit, window, before, subject) if window and before else "",
-        _drill(visit, subject[0], span) if subject else _page(visit, "overview", span),
+        _series(visit, found, subject, span),
         _user_href(visit, user, span),
         (user["user"] or user["session"]) if user else "",
         [f"{DIMENSIONS[key].label.lower()} {value}" if key else "the whole project" for key, value in _members(detail)],
@@ -120,6 +127,12 @@ def _page(visit: Visit, name: str, query: list[tuple[str, str]]) -> str:
 def _drill(visit: Visit, subject: tuple[str, str], query: list[tuple[str, str]]) -> str:
     address = reverse("drill", kwargs={"slug": visit.project.slug, "dimension": subject[0]})
     return f"{address}?{urlencode([('is', subject[1]), *query])}"
+
+
+def _series(visit: Visit, found: Anomaly, subject: list[tuple[str, str]], span: list[tuple[str, str]]) -> str:
+    if found.dimension == POOL:
+        return _page(visit, "gpus", [("pool", found.value), *span])
+    return _drill(visit, subject[0], span) if subject else _page(visit, "overview", span)
 
 
 def _user_href(visit: Visit, user: dict[str, Any] | None, span: list[tuple[str, str]]) -> str:

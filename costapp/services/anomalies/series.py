@@ -29,7 +29,7 @@ MIXED_SIGNALS = frozenset({"cost", "requests", "silence", "retries"})
 MATERIAL_SCORE, MATERIAL_PERCENT = 3.5, 5
 USUAL_DAYS, LEAST_DAYS = 14, 10
 #: Kinds of which too little money is the point.
-TOO_LITTLE = frozenset({Kind.SILENCE, Kind.IDLE_GPU})
+TOO_LITTLE = frozenset({Kind.SILENCE})
 
 
 class Limits(NamedTuple):
@@ -107,7 +107,7 @@ def judge_series(
         odd += [
             each
             for each in _odd(dimension, value, own, [cells.get(at) for at in own], zone, threshold, usual)
-            if each.end_at > since and _matters(each, limits.least_nano)
+            if each.end_at > since and matters(each, limits.least_nano)
         ]
     return Judged(odd, len(by_series), found.beyond)
 
@@ -141,7 +141,7 @@ def _odd(
     if dimension == "feature":
         verdicts = _sooner(verdicts, hours, costs, usual, threshold)
     found = anomalies([at.timestamp() for at in hours], costs, verdicts, threshold)
-    return [_told(dimension, value, hours, costs, verdicts, anomaly) for anomaly in found]
+    return [told(dimension, value, hours, costs, verdicts, anomaly) for anomaly in found]
 
 
 def _frame(hours: list[datetime], cells: list[Cell | None], costs: Sequence[int | None]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _sooner(
     return verdicts._replace(score=raised)
 
 
-def _matters(odd: Odd, least_nano: int) -> bool:
+def matters(odd: Odd, least_nano: int) -> bool:
     amount = -odd.above_nano if odd.anomaly.kind in TOO_LITTLE else odd.above_nano
     return amount >= least_nano
 
@@ -190,7 +190,7 @@ def _matters(odd: Odd, least_nano: int) -> bool:
 _BEFORE, _AFTER, _DRAWN = 36, 12, 240
 
 
-def _told(
+def told(
     dimension: str,
     value: str,
     hours: list[datetime],
