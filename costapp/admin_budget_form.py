@@ -1,5 +1,6 @@
 """The budget form of the admin: dollars, percent and names as people write them, kept as the model has them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -46,6 +47,11 @@ class FiltersField(forms.CharField):
 
     widget = forms.Textarea(attrs={"rows": 3, "cols": 50})
 
+    def __init__(self, *, known: Mapping[str, str] = BUDGET_DIMENSIONS, **kwargs: Any) -> None:
+        """``known``: the words of each dimension, by its key."""
+        super().__init__(**kwargs)
+        self.known = known
+
     def to_python(self, value: Any) -> Any:
         found: dict[str, list[str]] = {}
         for line in str(super().to_python(value)).splitlines():
@@ -57,8 +63,8 @@ class FiltersField(forms.CharField):
                 raise ValidationError(
                     f"“{line.strip()}” is no filter. Write one per line, like environment = production."
                 )
-            if key not in BUDGET_DIMENSIONS:
-                known = ", ".join(BUDGET_DIMENSIONS.values())
+            if key not in self.known:
+                known = ", ".join(self.known.values())
                 raise ValidationError(f"There is no dimension “{name}”. Use one of: {known}.")
             found.setdefault(key, [])
             found[key] += [text] if text not in found[key] else []
@@ -67,7 +73,7 @@ class FiltersField(forms.CharField):
     def prepare_value(self, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return "\n".join(f"{BUDGET_DIMENSIONS.get(key, key)} = {text}" for key in value for text in value[key])
+        return "\n".join(f"{self.known.get(key, key)} = {text}" for key in value for text in value[key])
 
 
 class ThresholdsField(forms.CharField):

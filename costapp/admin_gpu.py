@@ -1,5 +1,6 @@
 """GPU pools, rates and mappings in the admin. Hours that they touch are worked out again by themselves."""
 
+from django import forms
 from django.contrib import admin
 
 from costapp.admin_audit import Audited
@@ -8,8 +9,23 @@ from costapp.core.money import format_nano
 from costapp.models import EngineMapping, GpuPool, GpuRate
 
 
+class PoolForm(forms.ModelForm):
+    class Meta:
+        labels = {"grams_per_kwh": "Grams of CO₂e per kWh", "pue": "PUE", "busy_percent": "Busy from, percent"}
+
+
+class RateForm(forms.ModelForm):
+    class Meta:
+        labels = {
+            "gpus": "GPUs", "usd_per_hour": "US dollars per hour", "upfront_usd": "Paid upfront, US dollars",
+            "residual_usd": "Worth at the end, US dollars", "term_years": "Term, years",
+            "watts": "Power, watts", "usd_per_kwh": "US dollars per kWh",
+        }  # fmt: skip
+
+
 @admin.register(GpuPool)
 class GpuPoolAdmin(Audited, ProjectScoped):
+    form = PoolForm
     list_display = ("name", "project", "node_pattern", "model_pattern", "method", "priority")
     list_filter = ("project",)
     search_fields = ("name", "node_pattern", "model_pattern")
@@ -17,7 +33,9 @@ class GpuPoolAdmin(Audited, ProjectScoped):
 
 @admin.register(GpuRate)
 class GpuRateAdmin(Audited, ProjectScoped):
+    form = RateForm
     project_path = "pool__project"
+    search_fields = ("pool__name", "source")
     list_display = ("pool", "kind", "per_gpu_hour", "valid_from", "valid_to", "source")
     list_filter = ("pool", "kind")
     list_select_related = ("pool",)
@@ -31,3 +49,4 @@ class GpuRateAdmin(Audited, ProjectScoped):
 class EngineMappingAdmin(Audited, ProjectScoped):
     list_display = ("__str__", "project", "role", "priority", "enabled")
     list_filter = ("project", "enabled")
+    search_fields = ("host", "model", "service", "served_model", "node", "pod")

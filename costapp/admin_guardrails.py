@@ -53,6 +53,10 @@ class GuardrailAdmin(Audited, ProjectScoped):
     filter_horizontal = ("channels",)
     actions = ("switch_on", "switch_off")
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Guardrail | None = None) -> Any:
+        """Its incidents belong to its project: it does not move."""
+        return ("project",) if obj else ()
+
     @admin.display(description="what it does")
     def sentence(self, guardrail: Guardrail) -> str:
         return guardrail.sentence()

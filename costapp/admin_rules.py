@@ -2,25 +2,31 @@
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.db.models import ManyToManyField
 from django.http import HttpRequest
 
 from costapp.admin_audit import Audited
+from costapp.admin_budget_form import FiltersField
 from costapp.admin_scope import ProjectScoped, owned_projects
 from costapp.core.alert_sentences import rule_sentence
 from costapp.models import AlertRule, Channel
 from costapp.rule_form import RuleChecks
 from costapp.services.rule_telling import LABELS
+from costapp.storage.reports.dimensions import DIMENSIONS
 
 
 class AdminRuleForm(RuleChecks):
-    """With the filters as they are stored, and channels of the rule's own project only."""
+    """With filters as lines of text, and channels of the rule's own project only."""
+
+    filters = FiltersField(
+        label="Only where", required=False, known={key: each.label.lower() for key, each in DIMENSIONS.items()},
+        help_text="One per line, for example environment = production. Several lines about one dimension mean any of "
+        "them. None: all calls.",
+    )  # fmt: skip
 
     class Meta(RuleChecks.Meta):
         fields = ("project", "filters", *RuleChecks.Meta.fields)
-        widgets = {"filters": forms.Textarea(attrs={"rows": 2, "class": "vLargeTextField"})}
 
     def clean(self) -> dict[str, Any]:
         found = super().clean()

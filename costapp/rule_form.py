@@ -42,6 +42,12 @@ class RuleChecks(forms.ModelForm):
             "lasting_minutes", "calm_readings", "no_data", "remind_minutes", "channels", "note", "enabled",
         )  # fmt: skip
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in THRESHOLDS:
+            if isinstance(amount := self.initial.get(name), Decimal):
+                self.initial[name] = _plain(amount)
+
     def clean(self) -> dict[str, Any]:
         found: dict[str, Any] = super().clean() or self.cleaned_data
         if found.get("metric") == "silence":
@@ -113,9 +119,6 @@ class RuleForm(RuleChecks):
             )
         for name in THRESHOLDS:
             self.fields[name].widget.attrs["step"] = "any"
-            amount = self.initial.get(name)
-            if isinstance(amount, Decimal):
-                self.initial[name] = _plain(amount)
 
     @property
     def filter_rows(self) -> list[tuple[Any, Any]]:

@@ -277,13 +277,17 @@ def test_the_admin_holds_rules_to_the_same_checks_and_its_projects(world):
     foreign = Channel.objects.create(project=add_project(), name="theirs", kind=Channel.Kind.WEBHOOK)
     client = world.client(owner)
     address = "/admin/costapp/alertrule/add/"
-    data = FORM | {"project": world.project.pk, "filters": "{}"}
+    data = FORM | {"project": world.project.pk, "filters": "feature = search\nfeature = checkout"}
     assert "theirs" not in client.get(address).content.decode()
     assert "Critical must be above" in client.post(address, data | {"critical": "0.0001"}).content.decode()
     assert client.post(address, data | {"channels": [foreign.pk]}).status_code == 200
     assert client.post(address, data).status_code == 302
     assert "Warn when cost of any feature" in client.get("/admin/costapp/alertrule/").content.decode()
-    assert AlertRule.objects.get().filters == {}
+    rule = AlertRule.objects.get()
+    assert rule.filters == {"feature": ["search", "checkout"]}
+    shown = client.get(f"/admin/costapp/alertrule/{rule.pk}/change/").content.decode()
+    assert "feature = search\nfeature = checkout" in shown
+    assert "There is no dimension" in client.post(address, data | {"name": "b", "filters": "x = y"}).content.decode()
 
 
 def test_the_page_of_an_alert_leads_to_the_same_number(world):

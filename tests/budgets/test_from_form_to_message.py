@@ -161,3 +161,22 @@ def see_pages(tab: Page, url: str, message: str) -> None:
     assert "Each feature" in tab.locator("#budget-burn").locator("..").locator("..").locator("..").inner_text()
     tab.goto(f"{url}/p/acme/alerts/")
     assert "support-bot is over its budget" in tab.content()
+
+
+def test_a_channel_is_added_and_tried_in_the_admin(conn, project, tab, site, receiver):  # noqa: F811
+    for name, path, said in (("#finops", "ok", "was sent"), ("#gone", "revoked", "was not sent. Slack answered 404")):
+        tab.goto(f"{site[0]}/admin/costapp/channel/add/")
+        tab.get_by_role("link", name="Slack (incoming webhook)").click()
+        tab.get_by_label("Name:").fill(name)  # the project is chosen: the owner has one
+        tab.get_by_label("Webhook address:").fill(receiver.url(path))
+        tab.get_by_role("button", name="Save and continue editing").click()
+        tab.get_by_role("button", name="Send a test message").click()
+        assert f"The test message {said}" in tab.locator(".messagelist").inner_text()
+        assert receiver.url(path) not in tab.content()
+    [told] = receiver.answered("ok")
+    assert "Test message from Costapp: #finops works." in told.body.decode()
+    tab.locator("#content-main").get_by_role("link", name="Delivery log").click()
+    tab.wait_for_url("**/costapp/notification/**")
+    assert tab.locator("#result_list tbody tr").count() == 1
+    assert "failed" in tab.locator("#result_list tbody tr").inner_text().lower()
+    assert tab.complaints == []

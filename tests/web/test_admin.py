@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.admin import site
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -28,6 +29,7 @@ from costapp.models import (
 )
 from costapp.models.project import hash_key
 from costapp.services.audit import record
+from costapp.storage.notifications import log_test
 from tests.web.conftest import add_member, add_project
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +47,14 @@ def staff(project):
     client = Client()
     client.force_login(user)
     return client
+
+
+def foreign_message(other):
+    """A row of the outbox: the model only reads the table."""
+    channel = Channel.objects.create(project=other, name="secret-key-name of a channel", kind=Channel.Kind.EMAIL)
+    connection.ensure_connection()
+    log_test(connection.connection, other.pk, channel.pk, "secret-key-name", "failed", "no answer", timezone.now())
+    return Notification.objects.get(project=other)
 
 
 def make_foreign(model, other):
@@ -69,7 +79,7 @@ def make_foreign(model, other):
             pool=GpuPool.objects.create(project=other, name="a pool"), usd_per_hour=1
         ),
         AlertRule: lambda: AlertRule.objects.create(project=other, name="secret-key-name", warning=1),
-        Notification: lambda: None,  # rows of the outbox, made by alerts
+        Notification: lambda: foreign_message(other),
     }  # fmt: skip
     if model in made:
         return made[model]()
