@@ -41,6 +41,7 @@ class Family(Enum):
     LATENCY = "latency"  #: histograms per hour
     SILENCE = "silence"  #: the last call
     GPU = "gpu"  #: hours of GPUs
+    ANOMALIES = "anomalies"  #: what detection found
 
 
 class Metric(NamedTuple):
@@ -85,6 +86,10 @@ METRICS: dict[str, Metric] = {
         Metric(
             "gpu_idle", "GPU idle time", PERCENT, Family.GPU,
             "Time in which GPUs did nothing ÷ time in which they were observed.", counted="GPU minutes",
+        ),
+        Metric(
+            "anomalous", "money above expected in anomalies", USD, Family.ANOMALIES,
+            "Sum of what the anomalies of the window, but dismissed ones, cost above expected.", counted="anomalies",
         ),
     )
 }  # fmt: skip

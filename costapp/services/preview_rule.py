@@ -101,6 +101,8 @@ def _question(project: Project, rule: AlertRule, grain: str) -> tuple[Question, 
     one = {"5m": WINDOWS["5m"], "hour": Window("hour", "1 hour", timedelta(hours=1), "hour"), "day": WINDOWS["1d"]}
     family = rule.the_metric.family
     is_silence = family is Family.SILENCE
+    if family is Family.ANOMALIES:  # one lasts for many cells: their sums would count it again in each
+        return Question(project.pk, project.time_zone, family, rule.the_window, rule.by, rule.filter_pairs), 1
     width = 0 if is_silence else rule.the_window.length // one[grain].length
     if any(not _in_rollup(key) for key in (rule.by, *rule.filters)):
         one["hour"] = one["hour"]._replace(grain="5m")  # users and sessions are read from calls
@@ -220,14 +222,14 @@ def _slide(line: Sequence[Figures | None], width: int) -> Iterator[Figures]:
 
 
 def _flat(found: Figures) -> tuple[int, ...]:
-    beside = (found.unattributed, found.fallbacks, found.sessions, found.idle_us, found.observed_us)
+    beside = (found.unattributed, found.fallbacks, found.sessions, found.idle_us, found.observed_us, found.above_nano)
     return tuple(number or 0 for number in (found.requests, *beside, *found.sums))
 
 
 def _unflat(sample: Figures, numbers: list[int], unknown: list[int], slots: Counter[int]) -> Figures:
     """What the sample does not know stays unknown."""
-    requests, unattributed, fallbacks, sessions, idle_us, observed_us = numbers[:6]
-    sums = Sums._make(numbers[6:])
+    requests, unattributed, fallbacks, sessions, idle_us, observed_us, above_nano = numbers[:7]
+    sums = Sums._make(numbers[7:])
     if unknown:
         sums = Sums._make(None if place in unknown else number for place, number in enumerate(sums))
     return Figures(
@@ -239,6 +241,7 @@ def _unflat(sample: Figures, numbers: list[int], unknown: list[int], slots: Coun
         slots if sample.slots is not None else None,
         idle_us=None if sample.idle_us is None else idle_us,
         observed_us=None if sample.observed_us is None else observed_us,
+        above_nano=above_nano,
     )
 
 

@@ -13,7 +13,7 @@ from costapp.core.alert_sentences import alert_title, facts, over_title
 from costapp.core.alerts import Change, Fact, Finding, Level, Source, bounded_key
 from costapp.models import AlertRule, Project
 from costapp.services import alerts
-from costapp.services.rule_readings import Reader
+from costapp.services.rule_readings import NOTHING, Reader
 from costapp.storage.reports import spend
 from costapp.storage.reports.cells import needs_charges
 from costapp.storage.reports.dimensions import DIMENSIONS
@@ -105,6 +105,8 @@ class Telling:
 
     def _driver(self, subject: str, reading: Reading) -> str:
         """What most of the money went to, for metrics of money; "" for others and beyond the first few."""
+        if self.wording.metric.family is Family.ANOMALIES:
+            return self.reader.answer.figures[self.reader.end].get(subject, NOTHING).why
         scope = self.reader.question.scope(self.reader.end)
         if self.rule.by:
             scope = scope.where(**{self.rule.by: (subject,)})
@@ -152,5 +154,7 @@ def page_path(slug: str, rule: AlertRule, subject: str, start: datetime, end: da
         pairs += [("from", start.isoformat(timespec="minutes")), ("to", end.isoformat(timespec="minutes"))]
     if rule.the_metric.family is Family.GPU:
         return f"/p/{slug}/gpus/?{urlencode([pair for pair in pairs if pair[0] != 'is'])}"
+    if rule.the_metric.family is Family.ANOMALIES:
+        return f"/p/{slug}/anomalies/?{urlencode([pair for pair in pairs if pair[0] != 'is'])}"
     pairs += [(key, value) for key, values in rule.filter_pairs for value in values]
     return f"/p/{slug}/{rule.by}/?{urlencode(pairs)}" if rule.by else f"/p/{slug}/?{urlencode(pairs)}"

@@ -8,6 +8,7 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from costapp.core.alerts import Fact, Finding, Level, Source
+from costapp.core.guardrails import Decision
 from costapp.core.money import format_usd
 from costapp.models import AlertRule, AuditEntry, Channel, Guardrail, Membership, Project, Silence
 from costapp.services import alerts as service
@@ -320,11 +321,11 @@ def test_an_editor_lifts_what_a_guardrail_says_and_the_next_call_is_judged_again
     assert "Lift it now" not in page(world, url("alert", alert_id=alert_id), viewer)
     assert world.client(viewer).post(address).status_code in {403, 404}
     assert "Lift it now" in page(world, url("alert", alert_id=alert_id), editor)
-    assert asked(world) == "block"
+    assert asked(world) is Decision.BLOCK
     said = world.client(editor).post(address, follow=True).content.decode()
     assert "Lifted. Apps that ask hear it within two seconds." in said
     assert f"s-loop: lifted by {editor.get_username()}." in said
-    assert asked(world) == "allow"
+    assert asked(world) is Decision.ALLOW
     assert "There is nothing to lift" in world.client(editor).post(address, follow=True).content.decode()
     again = calls(1, at=world.now + timedelta(seconds=2), session="s-loop", first=9500)
     assert judged(world.conn, world.project, again, world.now + timedelta(seconds=2)) == 1

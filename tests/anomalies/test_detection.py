@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from costapp.models import Project
+from costapp.core.money import format_usd
+from costapp.models import AlertRule, Project
 from costapp.services.detect_anomalies import alert_key, detect_anomalies
+from costapp.services.evaluate_rules import evaluate_rules
 from costapp.services.judge_anomaly import judge_anomaly
+from costapp.services.preview_rule import preview
 from costapp.storage import anomalies as store
 from tests.anomalies.conftest import BROKE, START
 from tests.pipeline import open_connection
@@ -162,3 +165,39 @@ def test_another_worker_and_an_empty_project_are_left_alone(world):
         with open_connection() as other:
             assert detect_anomalies(other, now=BROKE + 3 * HOUR).projects == 0
     Project.objects.filter(slug="empty").delete()
+
+
+RULE_ALERTS = "select subject, level, state, title, path, detail from alert where source = 'rule' order by id"
+
+
+@pytest.mark.parametrize(("by", "subject"), [("", {}), ("feature", {"feature": "support-bot"})])
+def test_a_rule_tells_of_the_money_the_feed_shows_and_ends_when_it_is_dismissed(world, by, subject):
+    rule = AlertRule.objects.create(
+        project=world.project,
+        name="Odd money",
+        metric="anomalous",
+        by=by,
+        window="3h",
+        condition="above",
+        warning="0.01",
+    )
+    try:
+        end = BROKE + 3 * HOUR
+        detect(world, end)
+        (anomaly,) = found(world)
+        evaluate_rules(world.conn, now=end + timedelta(minutes=2), only=world.project.pk)
+        ((told, level, state, title, path, detail),) = world.rows(RULE_ALERTS)
+        assert (told, level, state) == (subject, "warning", "open")
+        of = " of support-bot" if by else ""
+        money = format_usd(anomaly.above_nano)
+        assert title == f"Money above expected in anomalies{of} is {money} within 3 hours, above $0.01."
+        assert path.startswith("/p/acme/anomalies/?from=")
+        assert detail["driver"] == anomaly.title
+        rule.refresh_from_db()
+        replay = preview(world.conn, world.project, rule, end + timedelta(minutes=2))
+        assert [firing.subject for firing in replay.firings] == [subject.get("feature", "")]
+        judge_anomaly(world.conn, world.project.pk, anomaly.id, verdict="dismissed", reason="a test", by="mia", now=end)
+        evaluate_rules(world.conn, now=end + timedelta(minutes=7), only=world.project.pk)
+        assert [row[2] for row in world.rows(RULE_ALERTS)] == ["resolved"]
+    finally:
+        world.conn.execute("truncate rule_state, rule_status, rule_pulse")

@@ -45,6 +45,8 @@ class Subject(NamedTuple):
 
 
 GPU_NODE = "gpu_node"
+#: Whose series are watched for anomalies.
+ANOMALY_DIMENSIONS = ("", "feature", "model", "team", "environment")
 SUBJECTS: dict[str, Subject] = {
     **{key: Subject(each.label.lower(), each.empty) for key, each in DIMENSIONS.items()},
     GPU_NODE: Subject("GPU node", "(unnamed node)"),
@@ -84,6 +86,8 @@ class Figures(NamedTuple):
     silent_s: int | None = None
     idle_us: int | None = None
     observed_us: int | None = None
+    above_nano: int = 0
+    why: str = ""  #: the sentence of the dearest anomaly
 
 
 class Answer(NamedTuple):
@@ -130,12 +134,18 @@ VALUES: dict[str, Callable[[Figures], int | None]] = {
     "unattributed_share": lambda found: _ppm(found.unattributed, found.requests),
     "silence": lambda found: found.silent_s,
     "gpu_idle": lambda found: _ppm(found.idle_us, found.observed_us),
+    "anomalous": lambda found: found.above_nano,
 }
 
 
 def require_readable(metric: Metric, window: Window, by: str, filters: Sequence[str]) -> None:
     """Raises Unanswerable, with a sentence, where no table and no index holds what is asked."""
     label = metric.label[:1].upper() + metric.label[1:]
+    if metric.family is Family.ANOMALIES and (by not in ANOMALY_DIMENSIONS or filters):
+        kept = ", ".join(DIMENSIONS[key].label.lower() for key in ANOMALY_DIMENSIONS if key)
+        raise Unanswerable(f"{label} is known for the whole project and by {kept}, without filters.")
+    if metric.family is Family.ANOMALIES and window.length < timedelta(hours=1):
+        raise Unanswerable("Anomalies are found by the hour. Choose a window of at least 1 hour.")
     if metric.family is Family.GPU and (by not in ("", GPU_NODE) or filters):
         raise Unanswerable(f"{label} is known for the whole project and for each GPU node, without filters.")
     if metric.family is Family.GPU and window.length < timedelta(hours=1):
@@ -194,7 +204,8 @@ def _asked(conn: Connection, question: Question, sql: str, ends: Sequence[dateti
             from found group by value)
         select found.*, ranked.subjects from found join ranked on ranked.value = found.value
         where place <= %(limit)s or found.value = any(%(keep)s)"""
-    values = params(question.scope(max(ends)), starts=starts, ends=list(ends), limit=limit, keep=list(keep))
+    values = params(question.scope(max(ends)), starts=starts, ends=list(ends), limit=limit, keep=list(keep),
+                    by=question.by)  # fmt: skip
     return run(conn, capped, values)
 
 
@@ -332,6 +343,29 @@ def _read_gpus(
     return _answer(ends, found, rows)
 
 
+def _read_anomalies(
+    conn: Connection, question: Question, ends: Sequence[datetime], limit: int, keep: Sequence[str]
+) -> Answer:
+    """Whole anomalies that lasted into the window, of each slice that they are told by or that shows the same money."""
+    slices = (
+        "select ''::text as value"
+        if not question.by
+        else """
+        select a.value where a.dimension = %(by)s
+        union select member ->> 1 from jsonb_array_elements(a.detail -> 'members') member where member ->> 0 = %(by)s"""
+    )
+    sql = f"""
+        select w.end_at, slices.value, count(*) as n, sum(a.above_nano)::bigint,
+               (array_agg(a.title order by a.above_nano desc, a.id))[1]
+        from {_WINDOWS} join anomaly a
+            on a.project_id = %(project_id)s and a.start_at < w.end_at and a.end_at > w.start_at
+            and a.state <> 'withdrawn' and a.verdict <> 'dismissed' and a.above_nano > 0
+        cross join lateral ({slices}) slices group by 1, 2"""
+    rows = _asked(conn, question, sql, ends, limit, keep)
+    found = [(row[0], row[1], Figures(row[2], above_nano=row[3], why=row[4])) for row in rows]
+    return _answer(ends, found, rows)
+
+
 def _answer(ends: Sequence[datetime], found: Sequence[tuple[datetime, str, Figures]], rows: Sequence[Row]) -> Answer:
     figures: dict[datetime, dict[str, Figures]] = {end: {} for end in ends}
     for end, subject, figure in found:
@@ -348,6 +382,7 @@ SOURCES: dict[Family, Source] = {
     Family.LATENCY: _read_latency,
     Family.SILENCE: _read_silence,
     Family.GPU: _read_gpus,
+    Family.ANOMALIES: _read_anomalies,
 }
 
 
