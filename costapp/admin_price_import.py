@@ -47,15 +47,21 @@ class PriceFileForm(forms.Form):
         if file is None:
             if not self.cleaned_data.get("text"):
                 raise ValidationError("Choose a CSV file.")
+            self.cleaned_data["text"] = self._with_plain_ends(self.cleaned_data["text"])
             return found
         if file.size > MOST_BYTES:
             raise ValidationError("The file is larger than 2 MB. Split it into several lists.")
         try:
-            self.cleaned_data["text"] = file.read().decode("utf-8-sig")
+            self.cleaned_data["text"] = self._with_plain_ends(file.read().decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise ValidationError("The file is not UTF-8 text. Save it as “CSV UTF-8”.") from None
         self.cleaned_data["seen"] = ""
         return found
+
+    @staticmethod
+    def _with_plain_ends(text: str) -> str:
+        """Browsers end the lines of what they send back in their own way: it must still be what was seen."""
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def digest(project: Project, name: str, text: str, result: ImportResult) -> str:

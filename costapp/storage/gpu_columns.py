@@ -111,11 +111,13 @@ def replace_shares(
     True: it had others, and those that differ are noted in gpu_share_diff, for as long as this session lives.
     """
     values = {"project_id": project_id, "hour": hour_at, "day": hour_at.date()}
-    conn.execute(_STAGING)
-    conn.execute("delete from gpu_share_diff where hour_at = %(hour)s", values)
     found = conn.execute(_HAS_SHARES.format(near=_NEAR).encode(), values).fetchone()
     assert found is not None
-    table = "gpu_share_new" if found[0] else "gpu_share"
+    table = "gpu_share"
+    if found[0]:
+        table = "gpu_share_new"
+        conn.execute(_STAGING)
+        conn.execute("delete from gpu_share_diff where hour_at = %(hour)s", values)
     for share in shares:
         _copy(conn, table, _share_rows(project_id, hour_at, calls, share))
     if found[0]:

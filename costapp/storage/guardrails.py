@@ -68,6 +68,11 @@ def try_lock_project(conn: Connection, project_id: int) -> bool:
     return bool(row and row[0])
 
 
+def wait_for_project(conn: Connection, project_id: int) -> None:
+    """As ``try_lock_project``, when whoever judges now is done."""
+    conn.execute("select pg_advisory_xact_lock(%s, %s)", (_GUARD_LOCK, project_id))
+
+
 def claim(conn: Connection, project_id: int, *, limit: int) -> dict[Per, list[str]]:
     """Delete the oldest ``limit`` marks and return whom they name."""
     found: dict[Per, list[str]] = {}
@@ -292,6 +297,20 @@ def close_ended(conn: Connection, project_id: int, *, watched_ids: Sequence[int]
     parameters = {"project_id": project_id, "now": now, "watched": list(watched_ids)}
     rows = conn.execute(_CLOSE, parameters).fetchall()
     return sorted(Ended(number, Incident(*rest), key, is_watched) for number, key, is_watched, *rest in rows)
+
+
+_LIFT = """
+update guard_state state set is_open = false, until = %(now)s from alert
+where state.project_id = %(project_id)s and state.is_open
+and alert.project_id = state.project_id and alert.key = state.alert_key and alert.id = %(alert_id)s
+returning state.alert_key, state.subject
+"""
+
+
+def lift(conn: Connection, project_id: int, alert_id: int, now: datetime) -> list[tuple[str, str]]:
+    """Close the incident of an alert; returns the alert's key and whose it was, nothing when it is closed already."""
+    parameters = {"project_id": project_id, "alert_id": alert_id, "now": now}
+    return [(key, subject) for key, subject in conn.execute(_LIFT, parameters)]
 
 
 def forget_closed(conn: Connection, project_id: int, *, before: datetime) -> None:

@@ -35,6 +35,7 @@ urlpatterns = [
     path("p/<slug:slug>/alerts/<int:alert_id>/", alerts.alert, name="alert"),
     path("p/<slug:slug>/alerts/<int:alert_id>/acknowledge/", alerts.acknowledge, name="acknowledge"),
     path("p/<slug:slug>/alerts/<int:alert_id>/snooze/", alerts.snooze, name="snooze"),
+    path("p/<slug:slug>/alerts/<int:alert_id>/lift/", alerts.lift_block, name="lift-block"),
     path("p/<slug:slug>/alerts/rules/new/", rules.new_rule, name="new-rule"),
     path("p/<slug:slug>/alerts/rules/preview/", rules.rule_preview, name="rule-preview"),
     path("p/<slug:slug>/alerts/rules/<int:rule_id>/", rules.edit_rule, name="edit-rule"),

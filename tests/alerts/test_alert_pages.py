@@ -8,14 +8,18 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from costapp.core.alerts import Fact, Finding, Level, Source
+from costapp.core.guardrails import Decision
 from costapp.core.money import format_usd
-from costapp.models import AlertRule, AuditEntry, Channel, Membership, Project, Silence
+from costapp.models import AlertRule, AuditEntry, Channel, Guardrail, Membership, Project, Silence
 from costapp.services import alerts as service
 from costapp.services.drain import drain
 from costapp.services.evaluate_rules import evaluate_rules
+from costapp.services.guardrails.judge import judge
+from costapp.storage.standing import load_standing
 from costapp.web import palette
 from costapp.web.suggested_rules import SUGGESTIONS
 from tests import pipeline
+from tests.guardrails.conftest import calls, judged
 from tests.web.conftest import EVIL, World, add_member, add_prices, add_project, stories
 
 FORM = {
@@ -298,3 +302,37 @@ def test_the_page_of_an_alert_leads_to_the_same_number(world):
     facts = dict(row[1]["facts"])
     assert facts["Cost"] == format_usd(shown["total"]["cost_nano"])
     assert int(facts["Requests"].replace(",", "")) == shown["total"]["requests"]
+
+
+def asked(world):
+    """What the guard says about the session."""
+    standing = load_standing(world.conn, world.project.pk, now=world.now).standing
+    return standing.answer({"session": "s-loop"}, world.now).decision
+
+
+def test_an_editor_lifts_what_a_guardrail_says_and_the_next_call_is_judged_again(world):
+    guardrail = Guardrail.objects.create(
+        project=world.project, name="Loops", limit_value=2, minutes=5, action="block", hold_minutes=600
+    )
+    judged(world.conn, world.project, calls(3, at=world.now, session="s-loop", first=9000), world.now)
+    alert_id = world.scalar("select id from alert where source = 'guardrail'")
+    viewer, editor = (add_member(world.project, role) for role in (Membership.Role.VIEWER, Membership.Role.EDITOR))
+    address = url("lift-block", alert_id=alert_id)
+    assert "Lift it now" not in page(world, url("alert", alert_id=alert_id), viewer)
+    assert world.client(viewer).post(address).status_code in {403, 404}
+    assert "Lift it now" in page(world, url("alert", alert_id=alert_id), editor)
+    assert asked(world) is Decision.BLOCK
+    said = world.client(editor).post(address, follow=True).content.decode()
+    assert "Lifted. Apps that ask hear it within two seconds." in said
+    assert f"s-loop: lifted by {editor.get_username()}." in said
+    assert asked(world) is Decision.ALLOW
+    assert "There is nothing to lift" in world.client(editor).post(address, follow=True).content.decode()
+    again = calls(1, at=world.now + timedelta(seconds=2), session="s-loop", first=9500)
+    assert judged(world.conn, world.project, again, world.now + timedelta(seconds=2)) == 1
+    guardrail.delete()
+    judge(world.conn, now=world.now)
+
+
+def test_nobody_lifts_anything_in_a_project_of_others(world, opened):
+    strange = add_member(add_project())
+    assert world.client(strange).post(url("lift-block", alert_id=opened)).status_code == 404

@@ -43,7 +43,8 @@ def upload(client: Client, project: Project, text: str | bytes, name: str = "own
 def apply(client: Client, project: Project, text: str, page: Any, name: str = "own prices") -> Any:
     seen = re.search(r'name="seen" value="(\w+)"', page.content.decode())
     assert seen
-    return client.post(ADDRESS, {"project": project.pk, "name": name, "text": text, "seen": seen.group(1)})
+    sent = text.replace("\n", "\r\n")  # as browsers do
+    return client.post(ADDRESS, {"project": project.pk, "name": name, "text": sent, "seen": seen.group(1)})
 
 
 def in_force(project: Project) -> set[tuple[str, int]]:
@@ -55,6 +56,7 @@ def test_the_difference_is_shown_before_anything_is_written(owner: Client, proje
     page = upload(owner, project, FIRST)
     assert "2 rates opened" in page.content.decode()
     assert "any provider/acme-1: input $2.50, output $10.00" in page.content.decode()
+    assert f'name="text" value="{FIRST}"' in page.content.decode()  # what is sent back is what was seen
     assert not PriceList.objects.exists()
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 OPEN = {"sign-in", "sign-out", "home"}
 OWNER_ONLY = {"new-key", "revoke-key", "new-rule", "edit-rule", "rule-preview", "switch-rule", "delete-rule"}
-EDITOR_ONLY = {"acknowledge", "snooze", "judge-anomaly"}
+EDITOR_ONLY = {"acknowledge", "snooze", "lift-block", "judge-anomaly"}
 POSTED = (OWNER_ONLY | EDITOR_ONLY) - {"new-rule", "edit-rule"}
 PROJECT_PAGES = [
     pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN

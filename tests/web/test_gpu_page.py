@@ -206,7 +206,11 @@ def test_the_page_of_a_call_whose_hour_is_open_says_so(fleet: World) -> None:
                            model_responded="llama", host=HOST, duration_us=1_000_000)]  # fmt: skip
     pipeline.store(fleet.conn, spans, project_id=fleet.project.pk)
     drain(fleet.conn)
-    assert "still open: it is worked out ten minutes after it ended" in call_page(fleet, 902)
+    html = call_page(fleet, 902)
+    assert "still open: it is worked out ten minutes after it ended" in html
+    assert "Why it has no cost yet" in html
+    listed = fleet.client().get(f"/p/{fleet.project.slug}/calls/?range=24h").content.decode()
+    assert listed.count("no GPU share yet") == 1
 
 
 def test_the_page_of_another_call_has_no_gpu_hours(fleet: World) -> None:

@@ -10,10 +10,14 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from costapp.core.providers import SELF_HOSTED
+from costapp.storage.reports.calls import CallRow, Charge
 from costapp.web import format as fmt
 from costapp.web.links import calls_link, drill_url
 
 register = template.Library()
+
+NO_SHARE_TIP = "Its share of the GPU hour it ran in is known ten minutes after the hour ended."
 
 register.filter("count", fmt.count)
 register.filter("compact", fmt.compact)
@@ -40,6 +44,14 @@ def money(nano: int | None) -> SafeString:
     if nano is None:
         return format_html('<span class="unpriced">{}</span>', "unpriced")
     return format_html('<span class="money" title="{}">{}</span>', f"${fmt.exact_usd(nano)}", fmt.usd(nano))
+
+
+@register.filter
+def cost_of(call: CallRow | Charge) -> SafeString:
+    """The cost of a call. On a server of one's own it is known when its GPU hour is closed, and no price is missing."""
+    if call.cost_nano is None and call.provider == SELF_HOSTED:
+        return format_html('<span class="unpriced" title="{}">{}</span>', NO_SHARE_TIP, "no GPU share yet")
+    return money(call.cost_nano)
 
 
 @register.filter

@@ -14,6 +14,7 @@ from costapp.core.alert_sentences import rule_sentence
 from costapp.core.alerts import LEVELS, Source
 from costapp.models import AlertRule, Silence
 from costapp.services import alerts as service
+from costapp.services.guardrails.lift import lift
 from costapp.services.rule_readings import why_unreadable
 from costapp.services.rule_telling import LABELS, subject_name
 from costapp.storage import rule_states as states
@@ -207,6 +208,20 @@ def snooze(visit: Visit, alert_id: int) -> HttpResponse:
         visit.conn.execute("select 1")
         service.snooze(visit.conn, visit.project.pk, alert_id, until, visit.request.user.get_username(), visit.now)
     return _answer(visit, alert_id, "Snoozed. Reminders stop until then, or until it gets worse.")
+
+
+@require_POST
+@project_page(Role.EDITOR)
+def lift_block(visit: Visit, alert_id: int) -> HttpResponse:
+    """Let go whom a guardrail warns or blocks."""
+    _alert_of(visit, alert_id)
+    with transaction.atomic():
+        visit.conn.execute("select 1")
+        is_lifted = lift(visit.conn, visit.project.pk, alert_id, visit.request.user.get_username(), visit.now)
+    if is_lifted:
+        return _answer(visit, alert_id, "Lifted. Apps that ask hear it within two seconds.")
+    messages.error(visit.request, "There is nothing to lift: this is over.")
+    return _answer(visit, alert_id, "")
 
 
 def _snooze_until(visit: Visit) -> datetime | None:
