@@ -112,8 +112,8 @@ class Names:
         stated = Provider(self.provider_id(provider) or self._seller_by_form(model), False)
         seller = at_host(stated, host, model) if host else stated
         if seller.name == SELF_HOSTED:
-            by_name = stated.name == SELF_HOSTED
-            server = f"{provider} is a self-hosted server" if by_name else f"{bare_host(host)} is a private host"
+            known = "A server of your own answered" if provider == SELF_HOSTED else f"{provider} is self-hosted"
+            server = known if stated.name == SELF_HOSTED else f"{bare_host(host)} is a private host"
             return Seller(SELF_HOSTED, f"{server}: no public list price applies.")
         if seller.guessed:
             why = f"{bare_host(host)} is a private host, and {model} cannot be self-hosted: a gateway was assumed."

@@ -111,7 +111,7 @@ def _status_notes(call: Call, priced: Priced) -> Sequence[str]:
         return []
     if call.provider == SELF_HOSTED:
         return [
-            "A server of your own answered. Its cost is its share of the GPU hours it ran in: they are still open, or"
+            "Its cost is its share of the GPU hours it ran in: they are still open, or"
             " no engine or no rate is known for them."
         ]
     return ["No rate covers this model at this time: the call is unpriced."]
