@@ -11,7 +11,9 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
 
+from costapp.admin_reprice import link
 from costapp.admin_scope import owned_projects
 from costapp.models import PriceList, Project
 from costapp.services.audit import Action, record
@@ -84,8 +86,10 @@ def import_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
     except PriceListError as error:
         return TemplateResponse(request, "admin/price_import.html", context | {"problems": error.problems})
     if applied:
-        advice = "Calls from now on have these prices. `manage.py reprice --dry-run` shows what they change in history."
-        messages.success(request, f"{result.sentence()} {advice}")
+        advice = format_html(
+            "Calls from now on have these prices. {} shows what they change in history.", link(project)
+        )
+        messages.success(request, format_html("{} {}", result.sentence(), advice))
         return redirect("admin:costapp_pricelist_changelist")
     context |= {
         "result": result, "changes": [(SIGNS[line[0]], line[2:]) for line in result.changes],

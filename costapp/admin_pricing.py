@@ -9,11 +9,13 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.utils import timezone
+from django.utils.html import format_html
 
 from costapp.admin_audit import Audited
 from costapp.admin_price_import import import_view
-from costapp.admin_scope import ProjectScoped, is_own_page
-from costapp.core.money import format_nano
+from costapp.admin_reprice import link, reprice_view
+from costapp.admin_scope import ProjectScoped, is_own_page, owned_projects
+from costapp.core.money import format_nano, format_usd
 from costapp.models import PriceList, RateSet, RepriceRun
 from costapp.services.audit import Action
 
@@ -78,8 +80,8 @@ class RateSetAdmin(Audited, ProjectScoped):
         rates = chosen.filter(superseded_at=None)
         values = {"superseded_at": now, "superseded_reason": reason, "changed_at": now}
         count = self.audited_update(request, rates, Action.SUPERSEDED, **values)
-        advice = "Run `manage.py reprice --dry-run` to see what that changes in history."
-        self.message_user(request, f"{count} rates superseded. {advice}", messages.SUCCESS)
+        advice = format_html("{} shows what that changes in history.", link())
+        self.message_user(request, format_html("{} rates superseded. {}", count, advice), messages.SUCCESS)
 
     def get_readonly_fields(self, request: HttpRequest, obj: RateSet | None = None) -> Sequence[Any]:
         if obj is None:
@@ -92,9 +94,41 @@ class RateSetAdmin(Audited, ProjectScoped):
 
 
 @admin.register(RepriceRun)
-class RepriceRunAdmin(ProjectScoped):
-    list_display = ("project", "first_day", "last_day", "next_day", "started_at", "finished_at")
-    list_filter = ("project",)
+class RepriceRunAdmin(Audited, ProjectScoped):
+    """What was re-priced, by whom and how far; asked for on a page of its own. To delete one that runs stops it."""
+
+    list_display = (
+        "project", "first_day", "last_day", "state", "progress", "changed", "difference", "prices_moved", "by",
+        "started_at", "finished_at",
+    )  # fmt: skip
+    list_filter = ("state", "project")
+    list_select_related = ("project",)
+    search_fields = ("project__name", "project__slug", "requested_by", "state")
+    search_help_text = "Searches project, who asked for it, and state."
+
+    @admin.display(description="days done")
+    def progress(self, run: RepriceRun) -> str:
+        days, done = (run.last_day - run.first_day).days + 1, (run.next_day - run.first_day).days
+        return f"{min(done, days):,} of {days:,}"
+
+    @admin.display(description="difference")
+    def difference(self, run: RepriceRun) -> str:
+        nano = run.new_nano - run.old_nano
+        return ("+" if nano > 0 else "") + format_usd(nano)
+
+    @admin.display(description="asked for by", ordering="requested_by")
+    def by(self, run: RepriceRun) -> str:
+        return run.requested_by or "manage.py reprice"
+
+    def get_urls(self) -> list[Any]:
+        page = self.admin_site.admin_view(self.reprice)
+        return [path("new/", page, name="costapp_repricerun_new"), *super().get_urls()]
+
+    def reprice(self, request: HttpRequest) -> HttpResponse:
+        """The difference first, then a run of the worker."""
+        if not owned_projects(request).exists():
+            raise PermissionDenied
+        return reprice_view(request, self.admin_site)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -33,6 +33,7 @@ SCHEDULE = {
     "attribute, even shards": Bell("costapp.attribute", every(1), 2, argument=0),
     "attribute, odd shards": Bell("costapp.attribute", every(1), 2, argument=1),
     "rollup": Bell("costapp.rollup", every(2), 4),
+    "re-price history": Bell("costapp.reprice", every(3), 6),
     "GPU hours": Bell("costapp.gpu_hours", every(30), 60),
     "notify": Bell("costapp.notify", every(2), 4),
     "digests": Bell("costapp.digests", every(300), 300),

@@ -198,6 +198,10 @@ BUDGET_EVERY_S = env.number("COSTAPP_BUDGET_EVERY_S", 60, least=5)
 BUDGET_SUBJECTS = env.number("COSTAPP_BUDGET_SUBJECTS", 10_000, least=1)
 BUDGET_FORECASTS = env.number("COSTAPP_BUDGET_FORECASTS", 500, least=1)
 
+# --- re-pricing in the admin (admin_reprice)
+
+REPRICE_PREVIEW_S = env.number("COSTAPP_REPRICE_PREVIEW_S", 10, least=1)
+
 # --- anomalies (services.detect_anomalies)
 
 ANOMALY_SERIES = env.number("COSTAPP_ANOMALY_SERIES", 500, least=1)

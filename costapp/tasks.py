@@ -21,6 +21,7 @@ from costapp.services.evaluate_budgets import evaluate_due
 from costapp.services.evaluate_rules import evaluate_rules
 from costapp.services.guardrails.judge import judge
 from costapp.services.heartbeat import check_heartbeats, evaluation_heartbeat
+from costapp.services.reprice_queue import work_off
 from costapp.services.retention import apply_retention, compact_ingest_log, make_partitions
 from costapp.services.rollup import recompute_dirty
 from costapp.services.verify_ledger import verify_and_publish
@@ -65,6 +66,12 @@ def gpu_hours() -> None:
 def rollup() -> None:
     with _connection() as conn:
         recompute_dirty(conn, budget_s=BUDGET_S)
+
+
+@shared_task(name="costapp.reprice")
+def reprice_history() -> None:
+    with _connection() as conn:
+        work_off(conn, budget_s=BUDGET_S)
 
 
 @shared_task(name="costapp.budgets")

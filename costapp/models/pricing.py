@@ -1,6 +1,5 @@
 """Price lists and their dated rates. Rates are never edited: they end, or a correction supersedes them."""
 
-from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -133,11 +132,30 @@ class RateSet(models.Model):
 class RepriceRun(models.Model):
     """One re-pricing of a project's charges: how far it came, so that an interrupted one goes on from there."""
 
+    class State(models.TextChoices):
+        REQUESTED = "requested", "waits for a worker"
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="reprice_runs")
-    first_day = models.DateField()
-    last_day = models.DateField()
+    first_day = models.DateField(help_text="UTC.")
+    last_day = models.DateField(help_text="UTC, included.")
+    state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
+    requested_by = models.CharField(
+        max_length=254, blank=True, help_text="Whose run the worker carries out. Empty: the command's own."
+    )
     next_day = models.DateField(help_text="Days before this one are done.")
+    next_shard = models.PositiveSmallIntegerField(default=0, help_text="Parts of that day before this one are done.")
     rates_version = models.BigIntegerField(help_text="Prices at the start: with other prices it is another run.")
+    prices_moved = models.BooleanField(
+        "prices changed meanwhile", default=False, help_text="Some charges may have the earlier ones: run it again."
+    )
+    requests = models.BigIntegerField("requests looked at", default=0)
+    changed = models.BigIntegerField("requests changed", default=0)
+    old_nano = models.BigIntegerField("cost before", default=0)
+    new_nano = models.BigIntegerField("cost after", default=0)
+    newly_priced = models.BigIntegerField("priced for the first time", default=0)
+    newly_unpriced = models.BigIntegerField("without a price now", default=0)
     started_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -146,11 +164,3 @@ class RepriceRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project}, {self.first_day} to {self.last_day}"
-
-    def advance(self, day: date) -> None:
-        self.next_day = day + timedelta(days=1)
-        self.save(update_fields=["next_day"])
-
-    def finish(self, now: datetime) -> None:
-        self.finished_at = now
-        self.save(update_fields=["finished_at"])

@@ -16,7 +16,7 @@ from tests.web.conftest import PASSWORD, add_member, add_project
 
 pytestmark = pytest.mark.django_db
 
-READ_ONLY = {"AuditEntry", "Notification", "RepriceRun"}
+READ_ONLY = {"AuditEntry", "Notification"}
 
 
 @pytest.fixture

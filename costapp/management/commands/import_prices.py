@@ -39,7 +39,8 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self.stdout.write("Nothing was written (--dry-run).")
         elif result.changed:
-            self.stdout.write("New calls use these prices now. For calls already booked: manage.py reprice.")
+            self.stdout.write("New calls use these prices now. For calls already booked: manage.py reprice,")
+            self.stdout.write("or Re-price history in the admin.")
 
     def _import(self, project: Project, options: dict[str, Any]) -> ImportResult:
         path = Path(options["csv"])
