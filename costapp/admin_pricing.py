@@ -98,13 +98,18 @@ class RepriceRunAdmin(Audited, ProjectScoped):
     """What was re-priced, by whom and how far; asked for on a page of its own. To delete one that runs stops it."""
 
     list_display = (
-        "project", "first_day", "last_day", "state", "progress", "changed", "difference", "prices_moved", "by",
-        "started_at", "finished_at",
+        "project", "first_day", "last_day", "status", "progress", "changed", "difference", "by", "started_at",
+        "finished_at",
     )  # fmt: skip
     list_filter = ("state", "project")
     list_select_related = ("project",)
     search_fields = ("project__name", "project__slug", "requested_by", "state")
     search_help_text = "Searches project, who asked for it, and state."
+
+    @admin.display(description="state", ordering="state")
+    def status(self, run: RepriceRun) -> str:
+        moved = "; prices changed meanwhile, run it again" if run.prices_moved else ""
+        return f"{run.get_state_display()}{moved}"
 
     @admin.display(description="days done")
     def progress(self, run: RepriceRun) -> str:

@@ -229,6 +229,7 @@ def test_prices_that_changed_since_are_shown_again_instead_of_applied(
     import_csv(booked, NEW_PRICES.replace("3.50", "5.50"))
     reprice_queue.work_off(conn, budget_s=30)
     assert RepriceRun.objects.get().prices_moved
+    assert "done; prices changed meanwhile, run it again" in owner.get(LIST).content.decode()
 
 
 def test_a_difference_that_takes_too_long_is_said_and_can_be_applied(
