@@ -148,6 +148,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_IGNORE_RESULT = True  # the result of a task is in the database
 CELERY_TASK_TIME_LIMIT = 840
+# A process that a large piece of work has made big is replaced after it, so that idle stays small.
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = 1024 * env.number("COSTAPP_WORKER_MEMORY_MIB", 256, least=200)
 if CELERY_BROKER_URL.startswith("amqp"):
     CELERY_TASK_DEFAULT_QUEUE_TYPE = "quorum"
 else:

@@ -18,7 +18,7 @@ from costapp.web.filters import View
 from costapp.web.page import frame, show, view_of
 from costapp.web.tables import csv_response
 
-DEFAULT = "7d"
+DEFAULT = "24h"  #: in hours, so that an idle night is seen
 HEAT_NODES = 60
 #: Without API calls of the project: round figures of a small hosted model.
 USUAL_PRICES = gpus.Prices(150_000_000, 75_000_000, 600_000_000)
