@@ -130,6 +130,12 @@ def test_gpu_money_is_in_the_cost_of_the_feature_and_can_be_taken_out(fleet: Wor
     assert "without own GPUs" in without
 
 
+def test_a_session_says_how_much_of_its_cost_is_gpu_money(fleet: World) -> None:
+    html = fleet.client().get(f"/p/{fleet.project.slug}/session/?is=s-1").content.decode()
+    nano = booked(fleet)
+    assert f'of which own GPUs <span class="money" title="${nano // NANO}.{nano % NANO:09d}">' in html
+
+
 def test_one_pool_is_shown_alone_and_an_unknown_one_is_all(fleet: World) -> None:
     pool = GpuPool.objects.get(project=fleet.project)
     alone = page(fleet, f"range=7d&pool={pool.pk}")

@@ -130,6 +130,7 @@ class SessionTotals(NamedTuple):
     unpriced: int
     tokens: int
     cost_nano: int
+    gpu_nano: int  #: the part of it that GPUs of one's own caused
     traces: int
     features: list[str]
     users: list[str]
@@ -145,7 +146,7 @@ def session_totals(conn: Connection, project_id: int, session_id: str) -> Sessio
         select min(start_at), max(start_at + make_interval(secs => coalesce(duration_us, 0) / 1e6)),
                count(*), count(error), count(*) - count(cost_nano),
                coalesce(sum({CHARGE_EXPRESSIONS["tokens"]}), 0)::bigint,
-               coalesce(sum(cost_nano), 0)::bigint, count(distinct trace_id),
+               coalesce(sum(cost_nano), 0)::bigint, coalesce(sum(gpu_nano), 0)::bigint, count(distinct trace_id),
                coalesce((array_agg(distinct feature))[1:8], '{{}}'),
                coalesce((array_agg(distinct user_id))[1:8], '{{}}'),
                coalesce((array_agg(distinct model))[1:8], '{{}}')
