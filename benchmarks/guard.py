@@ -29,7 +29,7 @@ _TIMING = re.compile(rb"server-timing: guard;dur=([\d.]+)")
 _GUARDRAILS = """
 insert into costapp_guardrail (project_id, name, enabled, per, metric, limit_value, minutes, feature, environment,
                                action, hold_minutes, level, created_at)
-select id, 'Runaway session', true, 'session', 'calls', 100000, 5, '', '', 'block', null, 'warning', now()
+select id, 'Benchmark', true, 'session', 'calls', 100000, 5, '', '', 'block', null, 'warning', now()
 from costapp_project where slug = 'default' returning id, project_id
 """
 _STATES = """
