@@ -11,6 +11,8 @@ import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
+from costapp.storage import locks
+
 Connection = psycopg.Connection[Any]
 
 _ANOMALY_LOCK = 0x2013
@@ -103,8 +105,7 @@ def _anomaly(row: Sequence[Any]) -> Anomaly:
 
 def try_lock_project(conn: Connection, project_id: int) -> bool:
     """Become the only one to detect for this project until the transaction ends."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_ANOMALY_LOCK, project_id)).fetchone()
-    return bool(row and row[0])
+    return locks.try_lock(conn, _ANOMALY_LOCK, project_id)
 
 
 def projects_with_data(conn: Connection) -> list[tuple[int, str, str]]:

@@ -8,6 +8,8 @@ import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
+from costapp.storage import locks
+
 Connection = psycopg.Connection[Any]
 
 #: First key of the advisory lock that makes one budget's evaluation serial; the second is the budget.
@@ -131,8 +133,7 @@ def due(conn: Connection, *, quiet_s: int) -> list[tuple[int, int]]:
 
 def try_lock(conn: Connection, budget_id: int) -> bool:
     """Become the only one to evaluate this budget until the transaction ends."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_BUDGET_LOCK, budget_id)).fetchone()
-    return bool(row and row[0])
+    return locks.try_lock(conn, _BUDGET_LOCK, budget_id)
 
 
 def budget(conn: Connection, budget_id: int) -> BudgetRow | None:

@@ -1,13 +1,14 @@
 """GPU hours on disk: what is marked, what an hour is worked out from, and what came out of it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 
 from costapp.core.engines import Engine, Target
+from costapp.storage import locks
 
 Connection = psycopg.Connection[Any]
 HOUR = timedelta(hours=1)
@@ -27,21 +28,14 @@ def projects(conn: Connection) -> list[int]:
     return [project_id for (project_id,) in rows]
 
 
-@contextmanager
-def held(conn: Connection, project_id: int) -> Iterator[bool]:
+def held(conn: Connection, project_id: int) -> AbstractContextManager[bool]:
     """Be the only one to work out this project's GPU hours, over several transactions. False: another is at it."""
-    row = conn.execute("select pg_try_advisory_lock(%s, %s)", (_HOUR_LOCK, project_id)).fetchone()
-    is_held = bool(row and row[0])
-    try:
-        yield is_held
-    finally:
-        if is_held and not conn.closed:  # a session that ends gives its locks back
-            conn.execute("select pg_advisory_unlock(%s, %s)", (_HOUR_LOCK, project_id))
+    return locks.held(conn, _HOUR_LOCK, project_id)
 
 
 def lock(conn: Connection, project_id: int) -> None:
     """The same until the transaction ends; waits for it."""
-    conn.execute("select pg_advisory_xact_lock(%s, %s)", (_HOUR_LOCK, project_id))
+    locks.lock(conn, _HOUR_LOCK, project_id)
 
 
 def take_room(conn: Connection) -> None:

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from costapp.core.guardrails import AHEAD, Action, Crossing, Guardrail, Incident, Metric, Per
+from costapp.storage import locks
 from costapp.storage.arrays import uuids
 
 Connection = psycopg.Connection[Any]
@@ -64,13 +65,12 @@ def waiting_projects(conn: Connection, now: datetime) -> list[int]:
 
 def try_lock_project(conn: Connection, project_id: int) -> bool:
     """Become the only one to look at this project's guardrails until the transaction ends."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_GUARD_LOCK, project_id)).fetchone()
-    return bool(row and row[0])
+    return locks.try_lock(conn, _GUARD_LOCK, project_id)
 
 
 def wait_for_project(conn: Connection, project_id: int) -> None:
     """As ``try_lock_project``, when whoever judges now is done."""
-    conn.execute("select pg_advisory_xact_lock(%s, %s)", (_GUARD_LOCK, project_id))
+    locks.lock(conn, _GUARD_LOCK, project_id)
 
 
 def claim(conn: Connection, project_id: int, *, limit: int) -> dict[Per, list[str]]:

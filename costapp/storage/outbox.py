@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import psycopg
 
+from costapp.storage import locks
+
 #: Traces are spread over this many serial queues by the last byte of their id.
 SHARDS = 16
 
@@ -41,13 +43,12 @@ def shard_of(trace_id: bytes) -> int:
 
 def try_lock_shard(conn: psycopg.Connection, shard: int) -> bool:
     """Take the shard until the transaction ends; false if another worker has it."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_SHARD_LOCK, shard)).fetchone()
-    return bool(row and row[0])
+    return locks.try_lock(conn, _SHARD_LOCK, shard)
 
 
 def lock_shard(conn: psycopg.Connection, shard: int) -> None:
     """Wait for the shard. Callers that take several must do so in ascending order, or two would wait for each other."""
-    conn.execute("select pg_advisory_xact_lock(%s, %s)", (_SHARD_LOCK, shard))
+    locks.lock(conn, _SHARD_LOCK, shard)
 
 
 def marked_shards(conn: psycopg.Connection) -> list[int]:

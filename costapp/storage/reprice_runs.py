@@ -1,13 +1,12 @@
 """How far the re-pricing of charges came. A step forward is written in the transaction of the charges it is about."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 
-from costapp.storage import outbox
+from costapp.storage import locks, outbox
 
 Connection = psycopg.Connection[Any]
 
@@ -31,16 +30,9 @@ class RunGone(Exception):
     """The run was deleted, or ended elsewhere: what was about to be written must not be."""
 
 
-@contextmanager
-def held(conn: Connection, project_id: int) -> Iterator[bool]:
+def held(conn: Connection, project_id: int) -> AbstractContextManager[bool]:
     """Be the only worker that re-prices this project, over several transactions. False: another is at it."""
-    row = conn.execute("select pg_try_advisory_lock(%s, %s)", (_REPRICE_LOCK, project_id)).fetchone()
-    is_held = bool(row and row[0])
-    try:
-        yield is_held
-    finally:
-        if is_held and not conn.closed:  # a session that ends gives its locks back
-            conn.execute("select pg_advisory_unlock(%s, %s)", (_REPRICE_LOCK, project_id))
+    return locks.held(conn, _REPRICE_LOCK, project_id)
 
 
 def waiting(conn: Connection, *, limit: int) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from costapp.core.latency import LIMITS_US
 from costapp.core.local_days import LocalDay
+from costapp.storage import locks
 
 CELL = timedelta(minutes=5)
 HOUR = timedelta(hours=1)
@@ -202,8 +203,7 @@ def dirty_projects(conn: psycopg.Connection) -> list[DirtyProject]:
 
 def try_lock_project(conn: psycopg.Connection, project_id: int) -> bool:
     """Become the only one to recompute this project's rollups until the transaction ends."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_ROLLUP_LOCK, project_id)).fetchone()
-    return bool(row and row[0])
+    return locks.try_lock(conn, _ROLLUP_LOCK, project_id)
 
 
 def expect_many_rows(conn: psycopg.Connection) -> None:

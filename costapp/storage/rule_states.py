@@ -12,6 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from costapp.core.alert_rules import Severity, State
+from costapp.storage import locks
 
 Connection = psycopg.Connection[Any]
 
@@ -47,8 +48,7 @@ class Pulse(NamedTuple):
 
 def try_lock_project(conn: Connection, project_id: int) -> bool:
     """Become the only one to evaluate this project's rules until the transaction ends."""
-    row = conn.execute("select pg_try_advisory_xact_lock(%s, %s)", (_RULES_LOCK, project_id)).fetchone()
-    return bool(row and row[0])
+    return locks.try_lock(conn, _RULES_LOCK, project_id)
 
 
 def projects_with_rules(conn: Connection) -> list[int]:
