@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import psycopg
+
+from benchmarks.own_database import own_database
 
 DATABASE = "costapp_bench_attribution"
 SECOND_NS = 1_000_000_000
@@ -28,15 +29,8 @@ MODELS = [("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude
 
 def main() -> None:
     options = _options()
-    server = os.environ["DATABASE_URL"]
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {DATABASE} with (force)")
-        admin.execute(f"create database {DATABASE}")
-        try:
-            os.environ["DATABASE_URL"] = urlsplit(server)._replace(path=f"/{DATABASE}").geturl()
-            measure(options)
-        finally:
-            admin.execute(f"drop database if exists {DATABASE} with (force)")
+    with own_database(DATABASE):
+        measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:

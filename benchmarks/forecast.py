@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import psycopg
+
+from benchmarks.own_database import own_database
 
 DATABASE = "costapp_bench_forecast"
 PERIOD_DAYS = 30
@@ -40,15 +41,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.1, help="times as many sessions as the demo has")
     parser.add_argument("--history", type=int, default=7, help="days of spend before the period begins, at least")
     options = parser.parse_args()
-    server = os.environ["DATABASE_URL"]
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {DATABASE} with (force)")
-        admin.execute(f"create database {DATABASE}")
-        try:
-            os.environ["DATABASE_URL"] = urlsplit(server)._replace(path=f"/{DATABASE}").geturl()
-            measure(options.days, options.scale, options.history)
-        finally:
-            admin.execute(f"drop database if exists {DATABASE} with (force)")
+    with own_database(DATABASE):
+        measure(options.days, options.scale, options.history)
 
 
 def measure(days: int, scale: float, history: int) -> None:

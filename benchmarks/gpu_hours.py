@@ -11,12 +11,12 @@ import resource
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
 import numpy as np
 import psycopg
 
 from benchmarks import conditions
+from benchmarks.own_database import own_database
 from costapp.core.allocation import HOUR_US, Calls, Device, Method, State, Stretch, Weights, split
 
 DATABASE = "costapp_bench_gpu_hours"
@@ -34,15 +34,8 @@ def main() -> None:
     for line in conditions.lines():
         print(line)
     splitting(options.calls)
-    server = os.environ["DATABASE_URL"]
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {DATABASE} with (force)")
-        admin.execute(f"create database {DATABASE}")
-        try:
-            os.environ["DATABASE_URL"] = urlsplit(server)._replace(path=f"/{DATABASE}").geturl()
-            stored(options.stored)
-        finally:
-            admin.execute(f"drop database if exists {DATABASE} with (force)")
+    with own_database(DATABASE):
+        stored(options.stored)
 
 
 # -- splitting -----------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ charges are those of benchmarks/attribution.py; a list of own prices changes eve
 import argparse
 import os
 import time
-from urllib.parse import urlsplit
 
-import psycopg
+from benchmarks.own_database import own_database
 
 DATABASE = "costapp_bench_repricing"
 OWN = "model,input,output\n*,1.25,3.75\n"
@@ -21,15 +20,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=int, default=10_000)
     options = parser.parse_args()
-    server = os.environ["DATABASE_URL"]
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {DATABASE} with (force)")
-        admin.execute(f"create database {DATABASE}")
-        try:
-            os.environ["DATABASE_URL"] = urlsplit(server)._replace(path=f"/{DATABASE}").geturl()
-            measure(options.traces)
-        finally:
-            admin.execute(f"drop database if exists {DATABASE} with (force)")
+    with own_database(DATABASE):
+        measure(options.traces)
 
 
 def measure(traces: int) -> None:
